@@ -1,0 +1,28 @@
+//! Backstay's words as types, and the plans made from them. No I/O, no async, no clock.
+//!
+//! ```text
+//!   Position ── a place in a database's log: (epoch, offset, label)
+//!      │
+//!   Segment ─── one durable piece of log: start..end, what it follows
+//!      │
+//!   Chain ───── all pieces of a target: a tree of epochs, with its gaps named
+//!      │
+//!   Backup ──── one committed restore point (its manifest)
+//!      │
+//!   Window ──── where a target can be restored to
+//!   RestorePlan ─ which backup, which pieces, and why; or why not
+//! ```
+
+mod manifest;
+mod name;
+mod path;
+mod position;
+mod segment;
+mod timestamp;
+
+pub use manifest::{BackupManifest, MANIFEST_PATH, Volume};
+pub use name::{BackupId, InvalidName, TargetName};
+pub use path::{InvalidPath, RelativePath};
+pub use position::Position;
+pub use segment::{InvalidSegment, SEGMENT_BYTES_MAX, Segment};
+pub use timestamp::{InvalidTimestamp, Timestamp};

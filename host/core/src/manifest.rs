@@ -1,0 +1,61 @@
+//! What a backup knows about itself.
+
+use crate::{Position, TargetName, Timestamp};
+use serde::{Deserialize, Serialize};
+
+/// Where the manifest lies in a backup's tree. It is the authority: stock restic
+/// drops unknown snapshot fields when it re-tags, so tags are only a convenience.
+pub const MANIFEST_PATH: &str = ".backstay/manifest.json";
+
+/// The authoritative description of a backup, stored in its tree at [`MANIFEST_PATH`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct BackupManifest {
+    /// Version of this format: 1.
+    pub format: u32,
+    /// The target it was made for.
+    pub target: TargetName,
+    /// The engine that made it.
+    pub engine: String,
+    /// The engine plugin's version.
+    pub engine_version: String,
+    /// The database's version.
+    pub database_version: String,
+    /// Which database it is, for its whole life.
+    pub identity: String,
+    /// `stream`, `files`, ...
+    pub method: String,
+    /// When the job started, by the host's clock.
+    pub started: Timestamp,
+    /// When the engine had reported, by the host's clock.
+    pub finished: Timestamp,
+    /// Where in the log the backup starts.
+    pub start: Position,
+    /// The restored database is consistent from here on.
+    pub end: Position,
+    /// Log from here on is needed to go beyond `end`.
+    pub log_from: Position,
+    /// No commit inside the backup is later than this, by the database's clock.
+    pub consistent_at: Option<Timestamp>,
+    /// The folder in the tree that holds the database's main folder.
+    pub main: String,
+    /// Folders in the tree that live outside the main folder (tablespaces).
+    pub volumes: Vec<Volume>,
+    /// Bytes of all files.
+    pub bytes: u64,
+    /// Number of files.
+    pub files: u64,
+    /// The engine's own JSON.
+    pub notes: String,
+}
+
+/// Bytes that live outside the database's main folder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Volume {
+    /// The folder in the tree that holds them.
+    pub name: String,
+    /// What people call it.
+    pub title: String,
+    /// Where it lay at the source, or goes in a restore.
+    pub location: String,
+}

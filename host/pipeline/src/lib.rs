@@ -1,0 +1,1 @@
+//! Backup, archive and restore: repository and sandbox joined.

@@ -1,0 +1,1 @@
+//! Restic-format repository and log chain on an object store.

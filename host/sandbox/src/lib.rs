@@ -1,0 +1,1 @@
+//! Finds, verifies, compiles, grants, runs and limits engine plugins.

@@ -1,0 +1,1 @@
+//! Backstay's PostgreSQL engine plugin.

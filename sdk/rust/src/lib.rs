@@ -1,0 +1,1 @@
+//! Write a Backstay engine plugin in Rust.
