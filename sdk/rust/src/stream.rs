@@ -1,0 +1,18 @@
+//! Bytes that arrive over time.
+
+use crate::{Result, platform};
+
+/// How much a stream moves at a time: measured best between 64 and 256 KiB.
+pub const CHUNK_BYTES: usize = 256 << 10;
+
+/// Bytes from the host, with a companion that says whether the end is a real end.
+pub struct ByteStream(pub(crate) platform::ByteStream);
+
+impl ByteStream {
+    /// The next bytes, at least one and at most [`CHUNK_BYTES`]; nothing at a sound end.
+    ///
+    /// An end that the host did not confirm is the host's error.
+    pub async fn next(&mut self) -> Result<Option<&[u8]>> {
+        self.0.next().await
+    }
+}
