@@ -13,16 +13,30 @@
 //!   RestorePlan ─ which backup, which pieces, and why; or why not
 //! ```
 
+mod backup;
+mod chain;
+mod line;
 mod manifest;
 mod name;
 mod path;
+mod plan;
 mod position;
+#[cfg(test)]
+mod sample;
+mod secret;
 mod segment;
 mod timestamp;
+mod window;
 
+pub use backup::Backup;
+pub use chain::{Chain, ChainError, Gap};
+pub use line::{Line, Spot, Step, Stride, Walk};
 pub use manifest::{BackupManifest, MANIFEST_PATH, Volume};
 pub use name::{BackupId, InvalidName, TargetName};
 pub use path::{InvalidPath, RelativePath};
+pub use plan::{Outside, PlanError, RestorePlan, RestoreRequest, Target};
 pub use position::Position;
+pub use secret::Secret;
 pub use segment::{InvalidSegment, SEGMENT_BYTES_MAX, Segment};
 pub use timestamp::{InvalidTimestamp, Timestamp};
+pub use window::{Confirmed, Point, Window, windows};
