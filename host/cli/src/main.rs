@@ -1,2 +1,40 @@
-//! Backstay.
-fn main() {}
+//! `backstay`: database backup and point-in-time recovery.
+//!
+//! ```text
+//!   args ──► Context ──► command::<verb>::run ──► Report on standard output
+//!   (clap)   (config,        │                    Failure: one line on standard error, and an exit code
+//!             output,        └──► in this process: what needs the repository alone
+//!             plugins)            in a child process (`backstay job`): what runs an engine plugin
+//! ```
+
+mod args;
+mod command;
+mod config;
+mod context;
+mod exit;
+mod failure;
+mod limits;
+mod logging;
+mod output;
+mod progress;
+#[cfg(test)]
+mod reference;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let args = match args::Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => return failure::refuse_arguments(&error),
+    };
+    if let args::Command::Job = args.command {
+        // Before any thread exists: the child confines itself first.
+        return backstay_pipeline::child_main();
+    }
+    let context = context::Context::new(args.global);
+    match command::run(args.command, &context) {
+        Ok(()) => exit::Exit::Done.into(),
+        Err(failure) => failure.report(context.output()),
+    }
+}

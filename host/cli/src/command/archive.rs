@@ -1,0 +1,21 @@
+//! `backstay archive`: the log, as it is written.
+
+use crate::{context::Context, failure::Result, output};
+use backstay_pipeline::{Job, JobResult};
+
+/// Arguments of `backstay archive`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ArchiveArgs {
+    /// A target of the configuration
+    target: String,
+}
+
+/// Runs until SIGTERM or SIGINT, then hands over what it has and ends with 0.
+pub(crate) fn run(args: &ArchiveArgs, context: &Context) -> Result<()> {
+    let JobResult::Archive(done) = context.job(&args.target, Job::Archive)? else {
+        return Err(crate::job::answered_something_else());
+    };
+    let end = done.tail.as_ref().map_or_else(|| "no log yet".to_owned(), |tail| format!("log is kept up to {tail}"));
+    let text = format!("{end}; {} in {} pieces by this run", output::size(done.bytes), done.pieces);
+    context.output().result(&done, text)
+}

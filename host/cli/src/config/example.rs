@@ -1,0 +1,47 @@
+//! The commented file that `backstay init` writes.
+
+/// A configuration that parses as it stands, with every key explained.
+/// The reference in `docs/src/reference/configuration.md` quotes it whole.
+pub(crate) const EXAMPLE: &str = r#"# Backstay's configuration. Unknown keys are errors.
+# Relative paths start from this file's folder.
+
+# A repository: where backups and logs go. Any number of them, each under its own name.
+[repositories.main]
+# A folder (file:///absolute/path, or a path) or a bucket (s3://bucket/prefix).
+url = "file:///var/lib/backstay/repo"
+# The password that opens the repository: a file (mode 600, a newline at its end is dropped) ...
+password-file = "/etc/backstay/password"
+# ... or a program that prints it, run without a shell.
+# password-command = ["pass", "show", "backstay/main"]
+
+# [repositories.cloud]
+# url = "s3://bucket/prefix"
+# password-file = "/etc/backstay/password"
+# region = "eu-central-1"
+# endpoint = "https://s3.example.com"      # a store that is not Amazon's
+# path-style = true                        # bucket in the path, not in the host name
+# allow-http = false                       # true lets an endpoint without TLS through
+# access-key-id = "AKIAEXAMPLE"            # left out: AWS_... variables, then the machine's role
+# secret-access-key-file = "/etc/backstay/s3.secret"     # or secret-access-key-command
+# session-token-file = "/etc/backstay/s3.token"          # only with temporary keys
+
+# A target: one database instance to protect. Its name is part of the repository: keep it.
+[targets.shop]
+# The plugin that knows this kind of database: `backstay plugin list`.
+engine = "postgresql"
+repository = "main"
+# The engine's own settings: `backstay plugin show postgresql` lists them.
+settings = { sslmode = "prefer" }
+
+# What the plugin may reach. What is not granted here does not exist for it.
+[targets.shop.grants]
+# host:port, [v6]:port or /path/of/a/socket ...
+endpoints.primary = "127.0.0.1:5432"
+# ... or a table, where TLS needs more:
+# endpoints.primary = { address = "db.example.com:5432", server-name = "db", ca-file = "ca.pem", client-cert-file = "client.pem", client-key-file = "client.key" }
+# Without a password where the server asks for none; password-command works here too.
+credentials.primary = { user = "backup", password-file = "/etc/backstay/shop.password" }
+# Folders that a backup may read, programs that it may run:
+# directories.data = "/var/lib/postgresql/15/main"
+# tools.pg_ctl = "/usr/lib/postgresql/15/bin/pg_ctl"
+"#;

@@ -1,0 +1,58 @@
+//! `[targets.NAME]`: one database instance to protect.
+
+use super::{
+    error::ConfigError,
+    grants::Grants,
+    name::{EngineName, RepositoryName},
+    section::Section,
+    settings::Settings,
+    suggestion,
+};
+use backstay_core::TargetName;
+
+/// A database instance: its engine, its repository, its settings, its grants.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    /// Its name in the configuration and in the repository.
+    pub(crate) name: TargetName,
+    /// Which plugin knows it.
+    pub(crate) engine: EngineName,
+    /// Where its backups and its log go; always one that the configuration has.
+    pub(crate) repository: RepositoryName,
+    /// The engine's own settings.
+    pub(crate) settings: Settings,
+    /// What the plugin may reach.
+    pub(crate) grants: Grants,
+}
+
+impl Target {
+    /// Reads one target's section; `repositories` are those that exist.
+    pub(crate) fn from_section<'r>(
+        name: TargetName,
+        section: Section<'_>,
+        repositories: impl Iterator<Item = &'r str> + Clone,
+    ) -> Result<Self, ConfigError> {
+        let section = section.only(&["engine", "repository", "settings", "grants"])?;
+        let engine = section.parsed("engine")?.ok_or_else(|| section.missing("engine"))?.value;
+        let written = section.text_required("repository")?;
+        let repository = repositories
+            .clone()
+            .find(|known| *known == written.value)
+            .and_then(|known| known.parse().ok())
+            .ok_or_else(|| {
+                let message = format!(
+                    "{}: there is no repository `{}`{}",
+                    section.key("repository"),
+                    written.value.escape_default(),
+                    suggestion::advice(&written.value, repositories.clone())
+                );
+                section.source().error(written.span.clone(), message)
+            })?;
+        let settings = match section.section("settings")? {
+            Some(settings) => Settings::from_section(&settings)?,
+            None => Settings::none(section.source().place(section.span().start)),
+        };
+        let grants = section.section("grants")?.map(Grants::from_section).transpose()?.unwrap_or_default();
+        Ok(Self { name, engine, repository, settings, grants })
+    }
+}

@@ -1,0 +1,175 @@
+//! Every complaint about a file, to the letter.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use super::*;
+use std::fmt::Write as _;
+
+/// A file that is right, to be spoilt.
+const GOOD: &str = r#"[repositories.main]
+url = "file:///srv/repo"
+password-file = "secret"
+
+[targets.shop]
+engine = "postgresql"
+repository = "main"
+settings = { sslmode = "prefer", deep = { list = [1, 0x10, 2.5] } }
+
+[targets.shop.grants]
+endpoints.primary = "127.0.0.1:5432"
+credentials.primary = { user = "backup", password-command = ["pass", "shop"] }
+"#;
+
+fn parse(text: &str) -> Result<Config, ConfigError> {
+    Config::parse(Path::new("/etc/backstay/backstay.toml"), text.to_owned())
+}
+
+fn complaint(text: &str) -> String {
+    let complaint = parse(text).expect_err("the file was taken").to_string();
+    assert!(!complaint.contains('\n'), "not one line: {complaint:?}");
+    complaint.replace("/etc/backstay/backstay.toml", "F")
+}
+
+#[test]
+fn a_right_file_becomes_types() {
+    let config = parse(GOOD).unwrap();
+    let repository = config.repositories.values().next().unwrap();
+    assert_eq!(repository.location, Location::Folder("/srv/repo".into()));
+    assert_eq!(repository.password, SecretSource::File("/etc/backstay/secret".into()));
+    let target = config.targets.values().next().unwrap();
+    assert_eq!(target.engine.as_str(), "postgresql");
+    assert_eq!(target.repository.as_str(), "main");
+    assert_eq!(
+        target.settings.json,
+        serde_json::json!({"sslmode": "prefer", "deep": {"list": [1, 16, 2.5]}})
+    );
+    assert_eq!(target.settings.place("/deep/list/1"), (8, 54));
+    assert_eq!(target.settings.place("/deep/absent/1"), (8, 41));
+    let primary: GrantName = "primary".parse().unwrap();
+    assert_eq!(target.grants.endpoints[&primary].address.to_string(), "127.0.0.1:5432");
+    assert_eq!(target.grants.credentials[&primary].user, "backup");
+}
+
+#[test]
+fn the_example_parses_with_and_without_its_comments() {
+    assert_eq!(parse(EXAMPLE).unwrap().targets.len(), 1);
+    // Every commented key is one that exists: uncomment all, except the second way to say the same thing.
+    let mut all = String::new();
+    for line in EXAMPLE.lines() {
+        let uncommented = line.strip_prefix("# ").filter(|rest| {
+            let key = rest.split([' ', '=']).next().unwrap_or_default();
+            rest.starts_with('[') || (rest.contains(" = ") && !key.is_empty() && !key.contains("password-command"))
+        });
+        match uncommented {
+            Some(rest) if rest.starts_with("endpoints.primary") => {
+                writeln!(all, "{}", rest.replace("primary", "standby")).unwrap();
+            }
+            Some(rest) => writeln!(all, "{rest}").unwrap(),
+            None => writeln!(all, "{line}").unwrap(),
+        }
+    }
+    let config = parse(&all).unwrap();
+    assert_eq!(config.repositories.len(), 2);
+    let target = config.targets.values().next().unwrap();
+    assert_eq!((target.grants.endpoints.len(), target.grants.directories.len(), target.grants.tools.len()), (2, 1, 1));
+}
+
+#[test]
+fn every_complaint_names_its_place_and_the_way_out() {
+    // (what to replace in the good file, by what, the whole complaint)
+    let table: &[(&str, &str, &str)] = &[
+        ("engine =", "enigne =", "F:6:1: unknown key `enigne` in [targets.shop], did you mean `engine`?"),
+        (
+            "engine =",
+            "colour =",
+            "F:6:1: unknown key `colour` in [targets.shop], expected one of `engine`, `repository`, `settings`, `grants`",
+        ),
+        ("[targets.shop]", "[target.shop]", "F:5:2: unknown key `target` in the file, did you mean `targets`?"),
+        ("\"main\"\nsettings", "\"mian\"\nsettings", "F:7:14: targets.shop.repository: there is no repository `mian`, expected `main`"),
+        ("engine = \"postgresql\"\n", "", "F:5:1: [targets.shop] needs `engine`"),
+        ("\"postgresql\"", "\"Postgres\"", "F:6:10: targets.shop.engine: `Postgres` is not a valid engine name: use up to 63 lower-case letters, digits and `-`, a letter first"),
+        ("\"postgresql\"", "15", "F:6:10: targets.shop.engine must be a text in quotes, not a whole number"),
+        ("\"postgresql\"", "\"\"", "F:6:10: targets.shop.engine is empty"),
+        ("[targets.shop]", "[targets.Shop]", "F:5:10: [targets]: `Shop` is not a valid target name: use up to 63 lower-case letters and digits, with `-`, `_` or `.` inside"),
+        ("password-file = \"secret\"\n", "", "F:1:1: [repositories.main] needs `password-file` or `password-command`"),
+        (
+            "password-file = \"secret\"\n",
+            "password-file = \"secret\"\npassword-command = [\"pass\"]\n",
+            "F:4:20: [repositories.main] has both `password-file` and `password-command`, keep one",
+        ),
+        ("password-file = \"secret\"", "password-command = \"pass\"", "F:3:20: repositories.main.password-command must be a list of texts, not a text"),
+        ("password-file = \"secret\"", "password-command = []", "F:3:20: repositories.main.password-command must have at least one entry"),
+        ("password-file = \"secret\"", "password = \"hunter2\"", "F:3:1: unknown key `password` in [repositories.main], expected one of `url`, `password-file`, `password-command`, `endpoint`, `region`, `path-style`, `allow-http`, `access-key-id`, `secret-access-key-file`, `secret-access-key-command`, `session-token-file`"),
+        ("file:///srv/repo", "gs://bucket", "F:2:7: repositories.main.url: unknown scheme `gs`, expected one of `file`, `s3`"),
+        ("file:///srv/repo", "file://srv/repo", "F:2:7: repositories.main.url: a file:// URL has three slashes and an absolute path: file:///var/lib/backstay/repo"),
+        ("file:///srv/repo", "s3:///x", "F:2:7: repositories.main.url: write s3://bucket or s3://bucket/prefix"),
+        ("\nurl", "\nregion = \"eu\"\nurl", "F:2:1: `region` in [repositories.main] is only for s3:// repositories"),
+        (
+            "url = \"file:///srv/repo\"",
+            "url = \"s3://b\"\nendpoint = \"http://h:1\"",
+            "F:3:12: repositories.main.endpoint: without TLS everybody on the way can read the access key, set allow-http = true if that is meant",
+        ),
+        (
+            "url = \"file:///srv/repo\"",
+            "url = \"s3://b\"\naccess-key-id = \"A\"",
+            "F:3:17: [repositories.main] has `access-key-id` but no `secret-access-key-file`",
+        ),
+        (
+            "url = \"file:///srv/repo\"",
+            "url = \"s3://b\"\npath-style = \"yes\"",
+            "F:3:14: repositories.main.path-style must be true or false, not a text",
+        ),
+        ("127.0.0.1:5432", "127.0.0.1", "F:11:21: targets.shop.grants.endpoints.primary: `127.0.0.1` is not an address: it has no port (write host:port, [v6]:port or /path/of/a/socket)"),
+        ("127.0.0.1:5432", "::1:5432", "F:11:21: targets.shop.grants.endpoints.primary: `::1:5432` is not an address: a version 6 address goes in brackets: [::1]:5432"),
+        (
+            "\"127.0.0.1:5432\"",
+            "{ address = \"h:1\", sni = \"x\" }",
+            "F:11:40: unknown key `sni` in [targets.shop.grants.endpoints.primary], expected one of `address`, `ca-file`, `server-name`, `client-cert-file`, `client-key-file`",
+        ),
+        (
+            "\"127.0.0.1:5432\"",
+            "{ address = \"h:1\", client-cert-file = \"x\" }",
+            "F:11:21: [targets.shop.grants.endpoints.primary] needs `client-key-file`",
+        ),
+        ("endpoints.primary", "endpoints.\"a b\"", "F:11:11: [targets.shop.grants.endpoints]: `a b` is not a valid grant name: use up to 63 lower-case letters, digits, `-` and `_`, a letter first"),
+        ("endpoints.primary", "endpoint.primary", "F:11:1: unknown key `endpoint` in [targets.shop.grants], did you mean `endpoints`?"),
+        ("user = \"backup\", ", "", "F:12:23: [targets.shop.grants.credentials.primary] needs `user`"),
+        ("settings = {", "settings = 5 # {", "F:8:12: targets.shop.settings must be a table, not a whole number"),
+        ("2.5", "inf", "F:8:60: targets.shop.settings.deep.list[2] is not a number that can be used"),
+        ("engine = \"postgresql\"", "engine = \"postgresql", "F:6:21: invalid basic string, expected `\"`"),
+        ("engine = ", "engine = \"a\"\nengine = ", "F:7:1: duplicate key"),
+    ];
+    for (from, to, expected) in table {
+        assert!(GOOD.contains(from), "{from:?} is not in the file");
+        assert_eq!(complaint(&GOOD.replacen(from, to, 1)), *expected, "after {from:?} became {to:?}");
+    }
+}
+
+#[test]
+fn settings_are_judged_by_the_schema_and_their_values_are_not_repeated() {
+    let config = parse(GOOD).unwrap();
+    let target = config.targets.values().next().unwrap();
+    let judge = |schema: serde_json::Value| {
+        target.check_settings(Path::new("F"), &schema.to_string()).map_err(|error| error.to_string())
+    };
+    judge(serde_json::json!({"type": "object", "properties": {"sslmode": {"enum": ["prefer"]}}})).unwrap();
+    let wrong = judge(serde_json::json!({"properties": {"sslmode": {"enum": ["disable", "require"]}}})).unwrap_err();
+    assert_eq!(wrong, "F:8:24: targets.shop.settings.sslmode: this is not one of \"disable\" or \"require\"");
+    let unknown = judge(serde_json::json!({"additionalProperties": false, "properties": {"sslmode": {}}})).unwrap_err();
+    assert!(unknown.starts_with("F:8:12: targets.shop.settings: "), "{unknown}");
+    assert!(unknown.contains("deep"), "{unknown}");
+    let broken = judge(serde_json::json!({"type": "nonsense"})).unwrap_err();
+    assert!(broken.starts_with("the schema of engine `postgresql` is not a JSON Schema: "), "{broken}");
+}
+
+#[test]
+fn the_first_usual_place_that_exists_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let (absent, present) = (folder.path().join("absent.toml"), folder.path().join("present.toml"));
+    std::fs::write(&present, GOOD).unwrap();
+    assert_eq!(Config::load(None, &[absent.clone(), present.clone()]).unwrap().file, present);
+    let missing = Config::load(None, std::slice::from_ref(&absent)).unwrap_err().to_string();
+    assert_eq!(missing, format!("no configuration file: looked for {}", absent.display()));
+    let named = Config::load(Some(&absent), &[present]).unwrap_err().to_string();
+    assert_eq!(named, format!("{}: No such file or directory (os error 2)", absent.display()));
+}

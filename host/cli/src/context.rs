@@ -1,0 +1,115 @@
+//! What every command works with: the global options, the configuration, the output.
+
+use crate::{
+    args::GlobalArgs,
+    config::{Config, Repository, Target, advice},
+    failure::{Failure, Result},
+    logging,
+    output::Output,
+    progress::Progress,
+};
+use backstay_pipeline::FailureKind;
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
+
+/// More folders with plugins, joined with `:`.
+const PLUGINS_VARIABLE: &str = "BACKSTAY_PLUGINS";
+/// Where packages put plugins.
+const PLUGINS_FOLDER: &str = "/usr/lib/backstay/plugins";
+/// Where compiled plugins are kept, when set: ours, systemd's `CacheDirectory=`, the desktop's.
+const CACHE_VARIABLES: [(&str, &str); 4] =
+    [("BACKSTAY_CACHE", ""), ("CACHE_DIRECTORY", ""), ("XDG_CACHE_HOME", "backstay"), ("HOME", ".cache/backstay")];
+
+/// One run of `backstay`.
+pub(crate) struct Context {
+    global: GlobalArgs,
+    output: Output,
+    bars: indicatif::MultiProgress,
+}
+
+impl Context {
+    /// Sets the log and the progress up.
+    pub(crate) fn new(global: GlobalArgs) -> Self {
+        let bars = Progress::bars(!global.quiet && !global.no_progress);
+        logging::set_up(&global, &bars);
+        let output = Output { json: global.json };
+        Self { global, output, bars }
+    }
+
+    /// How results are written.
+    pub(crate) fn output(&self) -> &Output {
+        &self.output
+    }
+
+    /// A progress line of its own.
+    pub(crate) fn progress(&self) -> Progress {
+        Progress::new(&self.bars)
+    }
+
+    /// The configuration that was named, by option or variable.
+    pub(crate) fn config_named(&self) -> Option<&Path> {
+        self.global.config.as_deref()
+    }
+
+    /// The configuration, read now.
+    pub(crate) fn config(&self) -> Result<Config> {
+        let home = env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
+        Ok(Config::load(self.config_named(), &Config::usual_places(home.as_deref()))?)
+    }
+
+    /// Folders to look for plugins in, best first: options, variable, beside the binary, the packages' own.
+    pub(crate) fn plugin_folders(&self) -> Vec<PathBuf> {
+        let listed = env::var_os(PLUGINS_VARIABLE).unwrap_or_default();
+        let beside = env::current_exe().ok().and_then(|binary| Some(binary.parent()?.to_owned()));
+        let mut folders = self.global.plugin_dir.clone();
+        folders.extend(env::split_paths(&listed).filter(|folder| !folder.as_os_str().is_empty()));
+        folders.extend(beside.iter().map(|folder| folder.join("plugins")));
+        folders.extend(beside);
+        folders.push(PathBuf::from(PLUGINS_FOLDER));
+        folders
+    }
+
+    /// Where compiled plugins are kept.
+    pub(crate) fn cache(&self) -> Result<PathBuf> {
+        CACHE_VARIABLES
+            .iter()
+            .filter_map(|(variable, below)| Some((PathBuf::from(env::var_os(variable)?), below)))
+            .find(|(folder, _)| folder.is_absolute())
+            .map(|(folder, below)| if below.is_empty() { folder } else { folder.join(below) })
+            .ok_or_else(|| {
+                Failure::new(FailureKind::Failed, "failed to find a place for compiled plugins: there is no home folder")
+                    .hint("set BACKSTAY_CACHE to a folder of your own")
+            })
+    }
+
+    /// Runs what needs the repository alone, in this process.
+    pub(crate) fn block_on<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| Failure::new(FailureKind::Failed, format!("failed to start threads: {error}")))?
+            .block_on(work)
+    }
+}
+
+impl Config {
+    /// The target of that name.
+    pub(crate) fn target(&self, name: &str) -> Result<&Target> {
+        let known = self.targets.keys().map(backstay_core::TargetName::as_str);
+        self.targets.values().find(|target| target.name.as_str() == name).ok_or_else(|| {
+            let advice = advice(name, known);
+            Failure::usage(format!("failed to find target `{name}` in {}{advice}", self.file.display()))
+        })
+    }
+
+    /// The repository of that name.
+    pub(crate) fn repository(&self, name: &str) -> Result<&Repository> {
+        let known = self.repositories.keys().map(crate::config::RepositoryName::as_str);
+        self.repositories.values().find(|repository| repository.name.as_str() == name).ok_or_else(|| {
+            let advice = advice(name, known);
+            Failure::usage(format!("failed to find repository `{name}` in {}{advice}", self.file.display()))
+        })
+    }
+}

@@ -1,0 +1,144 @@
+//! Why a command did not do what was asked: one line, what to do next, an exit code.
+
+use crate::{
+    config::{ConfigError, SecretError},
+    exit::Exit,
+    output::Output,
+};
+use backstay_pipeline::FailureKind;
+use backstay_repo::{RepoError, RepoErrorKind};
+use std::process::ExitCode;
+
+/// Each kind has one exit code.
+fn exit(kind: FailureKind) -> Exit {
+    match kind {
+        FailureKind::Usage => Exit::Usage,
+        FailureKind::Unreachable | FailureKind::Denied => Exit::Unreachable,
+        FailureKind::OutsideWindow | FailureKind::Gap => Exit::OutsideWindow,
+        FailureKind::Damaged => Exit::Damaged,
+        FailureKind::Conflict | FailureKind::Cancelled | FailureKind::Failed => Exit::Failed,
+    }
+}
+
+/// Why a command did not do what was asked.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    kind: FailureKind,
+    message: String,
+    hint: Option<String>,
+    told: bool,
+}
+
+/// Result of every command.
+pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
+
+impl Failure {
+    /// A failure; `message` is one line, lower case, `failed to …`, without a dot at its end.
+    pub(crate) fn new(kind: FailureKind, message: impl Into<String>) -> Self {
+        Self { kind, message: one_line(&message.into()), hint: None, told: false }
+    }
+
+    /// The command line asks for what makes no sense.
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self::new(FailureKind::Usage, message)
+    }
+
+    /// What to do next, one line.
+    #[must_use]
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(one_line(&hint.into()));
+        self
+    }
+
+    /// For a command whose JSON result already tells of the failure: standard output gets one value, not two.
+    #[must_use]
+    pub(crate) fn told(mut self) -> Self {
+        self.told = true;
+        self
+    }
+
+    /// Tells the operator and answers the exit code.
+    pub(crate) fn report(&self, output: &Output) -> ExitCode {
+        output.complain(&format!("backstay: {}", self.message));
+        if let Some(hint) = &self.hint {
+            output.complain(&format!("hint: {hint}"));
+        }
+        if self.told {
+            return exit(self.kind).into();
+        }
+        output.failure(&serde_json::json!({
+            "error": {
+                "kind": self.kind,
+                "message": self.message,
+                "hint": self.hint,
+                "exit-code": exit(self.kind).code(),
+            }
+        }));
+        exit(self.kind).into()
+    }
+}
+
+/// Messages come from servers and plugins too: whatever they hold, people get one printable line.
+fn one_line(text: &str) -> String {
+    text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// What clap has to say: help and versions go to standard output, complaints to standard error, with our codes.
+pub(crate) fn refuse_arguments(error: &clap::Error) -> ExitCode {
+    // Nothing is left to be done when even this cannot be printed.
+    let _ = error.print();
+    if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() }
+}
+
+impl From<backstay_pipeline::Failure> for Failure {
+    fn from(failure: backstay_pipeline::Failure) -> Self {
+        let ours = Self::new(failure.kind, failure.message);
+        match failure.hint {
+            Some(hint) => ours.hint(hint),
+            None => ours,
+        }
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        let missing = matches!(error, ConfigError::Missing { .. });
+        let failure = Self::new(FailureKind::Usage, format!("failed to read the configuration: {error}"));
+        if missing { failure.hint("write one with `backstay init`, or name one with --config") } else { failure }
+    }
+}
+
+impl From<SecretError> for Failure {
+    fn from(error: SecretError) -> Self {
+        Self::new(FailureKind::Usage, error.to_string())
+    }
+}
+
+impl From<RepoError> for Failure {
+    fn from(error: RepoError) -> Self {
+        let kind = match error.kind() {
+            RepoErrorKind::InvalidConfig | RepoErrorKind::WrongPassword => FailureKind::Usage,
+            RepoErrorKind::Unreachable => FailureKind::Unreachable,
+            RepoErrorKind::Denied => FailureKind::Denied,
+            RepoErrorKind::Damaged => FailureKind::Damaged,
+            RepoErrorKind::AlreadyExists
+            | RepoErrorKind::Locked
+            | RepoErrorKind::LockLost
+            | RepoErrorKind::Conflict => FailureKind::Conflict,
+            _ => FailureKind::Failed,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_with_escapes_and_newlines_becomes_one_plain_line() {
+        let failure = Failure::new(FailureKind::Denied, "failed\n\x1b[31mred\r\n");
+        assert_eq!(failure.message, "failed  [31mred");
+        assert_eq!(exit(failure.kind), Exit::Unreachable);
+    }
+}

@@ -1,0 +1,18 @@
+//! Every bound of the command line, with its reason.
+
+use std::time::Duration;
+
+/// Longest configuration file, in bytes. A thousand targets fit in a tenth of it.
+pub(crate) const CONFIG_BYTES_MAX: u64 = 1 << 20;
+/// Longest secret, in bytes: a password file that is longer is the wrong file.
+pub(crate) const SECRET_BYTES_MAX: u64 = 4 << 10;
+/// How long a `password-command` may take. A password manager may ask a person, who may be slow.
+pub(crate) const PASSWORD_COMMAND_MAX: Duration = Duration::from_secs(120);
+/// How often a running `password-command` is looked at.
+pub(crate) const PASSWORD_COMMAND_POLL: Duration = Duration::from_millis(20);
+/// Furthest a suggestion may be from what was typed, as edits per letter of the longer word (a third).
+pub(crate) const SUGGESTION_DISTANCE_DIVISOR: usize = 3;
+/// How often the progress line is drawn. Faster only burns terminal bandwidth.
+pub(crate) const PROGRESS_DRAW_HZ: u8 = 8;
+/// How many warnings and problems a human report prints before it says how many more there are.
+pub(crate) const REPORT_LINES_MAX: usize = 100;
