@@ -1,0 +1,288 @@
+//! The object store, reduced to what a repository needs and hardened by it.
+//!
+//! Contracts, the same for every store behind it:
+//! - [`Store::put_new`] is atomic and durable, and may be applied twice: an attempt that was
+//!   reported as failed but arrived is recognised by its content.
+//! - Of two writers of one name exactly one wins; the loser learns it.
+//! - Whatever may pass (cut connections, 500, slow-down) is tried again with a growing, jittered
+//!   pause until a deadline.
+
+mod config;
+mod retry;
+
+pub use config::StoreConfig;
+pub use retry::RetryPolicy;
+
+use crate::limits::{LIST_OBJECTS_MAX, OBJECT_BYTES_MAX};
+use crate::{RepoError, RepoErrorKind, Result};
+use backstay_core::Timestamp;
+use bytes::Bytes;
+use futures::TryStreamExt;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, path::Path};
+use std::{fmt, ops::Range, path::PathBuf, sync::Arc};
+
+/// A handle to one repository's place on a store. Cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    objects: Arc<dyn ObjectStore>,
+    address: Arc<str>,
+    /// The folder of a local store.
+    folder: Option<Arc<PathBuf>>,
+    retry: RetryPolicy,
+}
+
+/// What a listing knows of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObjectInfo {
+    /// Its name below the repository's root: `data/ab/ab01…`.
+    pub key: String,
+    /// Stored bytes.
+    pub bytes: u64,
+    /// When the store says it was last written, by the store's clock.
+    pub modified: Timestamp,
+}
+
+impl Store {
+    /// Opens the place that `config` names. Touches no network and makes no folder.
+    ///
+    /// # Errors
+    /// [`RepoErrorKind::InvalidConfig`].
+    pub fn connect(config: &StoreConfig) -> Result<Self> {
+        let (objects, folder) = config.build()?;
+        Ok(Self {
+            objects,
+            address: config.url.as_str().into(),
+            folder: folder.map(Arc::new),
+            retry: RetryPolicy::default(),
+        })
+    }
+
+    /// Any object store; `address` is what people call it.
+    pub fn from_object_store(objects: Arc<dyn ObjectStore>, address: &str) -> Self {
+        Self { objects, address: address.into(), folder: None, retry: RetryPolicy::default() }
+    }
+
+    /// The same place, tried with other patience.
+    #[must_use]
+    pub fn with_retry(mut self, retry: RetryPolicy) -> Self {
+        self.retry = retry;
+        self
+    }
+
+    /// The object store below, to wrap it.
+    pub fn object_store(&self) -> &Arc<dyn ObjectStore> {
+        &self.objects
+    }
+
+    /// What people call this place.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The folder of a local store.
+    pub(crate) fn folder(&self) -> Option<&PathBuf> {
+        self.folder.as_deref()
+    }
+
+    /// Writes an object that is not there yet: atomically, durably, at most once.
+    ///
+    /// # Errors
+    /// [`RepoErrorKind::AlreadyExists`] when the name holds other content.
+    pub async fn put_new(&self, key: &str, body: impl Into<Bytes>) -> Result<()> {
+        let (path, body) = (location(key)?, body.into());
+        let options = PutOptions::from(PutMode::Create);
+        let put = self
+            .retry
+            .run(&format!("write {key}"), || self.objects.put_opts(&path, body.clone().into(), options.clone()))
+            .await;
+        match put {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == RepoErrorKind::AlreadyExists => {
+                // Perhaps an earlier attempt of ours arrived and its answer did not.
+                let there = self.get(key, body.len() as u64).await;
+                match there {
+                    Ok(there) if there == body => Ok(()),
+                    Err(error) if error.is_retryable() => Err(error),
+                    _ => Err(error),
+                }
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes an object over whatever is there: atomically and durably.
+    ///
+    /// # Errors
+    /// Whatever the store reports.
+    pub async fn put_overwrite(&self, key: &str, body: impl Into<Bytes>) -> Result<()> {
+        let (path, body) = (location(key)?, body.into());
+        self.retry
+            .run(&format!("write {key}"), || self.objects.put(&path, body.clone().into()))
+            .await
+            .map(drop)
+    }
+
+    /// Reads a whole object of at most `bytes_max` bytes.
+    ///
+    /// # Errors
+    /// [`RepoErrorKind::NotFound`]; [`RepoErrorKind::Damaged`] when it is longer.
+    pub async fn get(&self, key: &str, bytes_max: u64) -> Result<Bytes> {
+        let path = location(key)?;
+        let bytes_max = bytes_max.min(OBJECT_BYTES_MAX);
+        let got = self
+            .retry
+            .run(&format!("read {key}"), || async {
+                let answer = self.objects.get(&path).await?;
+                if answer.meta.size > bytes_max {
+                    return Ok(Err(answer.meta.size));
+                }
+                answer.bytes().await.map(Ok)
+            })
+            .await?;
+        got.map_err(|size| RepoError::damaged(key, format!("it has {size} bytes, at most {bytes_max} make sense")))
+    }
+
+    /// Reads part of an object.
+    ///
+    /// # Errors
+    /// [`RepoErrorKind::NotFound`]; [`RepoErrorKind::Damaged`] when the object ends before `range` does.
+    pub async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes> {
+        let path = location(key)?;
+        let wanted = range.end.saturating_sub(range.start);
+        if wanted == 0 {
+            return Ok(Bytes::new());
+        }
+        let got = self
+            .retry
+            .run(&format!("read {key}"), || self.objects.get_range(&path, range.clone()))
+            .await;
+        match got {
+            Ok(bytes) if bytes.len() as u64 == wanted => Ok(bytes),
+            Ok(_) => Err(RepoError::damaged(key, format!("it ends before byte {}", range.end))),
+            // A range behind the end is an unnamed error with every store: ask for the size.
+            Err(error) => match self.head(key).await {
+                Ok(info) if info.bytes < range.end => {
+                    Err(RepoError::damaged(key, format!("it ends before byte {}", range.end)))
+                }
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// Size and time of an object.
+    ///
+    /// # Errors
+    /// [`RepoErrorKind::NotFound`].
+    pub async fn head(&self, key: &str) -> Result<ObjectInfo> {
+        let path = location(key)?;
+        let meta = self.retry.run(&format!("look at {key}"), || self.objects.head(&path)).await?;
+        Ok(info(meta))
+    }
+
+    /// Whether an object is there.
+    ///
+    /// # Errors
+    /// Whatever the store reports, other than that it is not there.
+    pub async fn exists(&self, key: &str) -> Result<bool> {
+        match self.head(key).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == RepoErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// All objects in the folder `prefix` and below, sorted by key. `""` is everything.
+    ///
+    /// # Errors
+    /// Whatever the store reports.
+    pub async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>> {
+        let path = location(prefix)?;
+        let found = self.retry.run(&format!("list {prefix}"), || collect(self.objects.list(Some(&path)))).await?;
+        finish_list(prefix, found)
+    }
+
+    /// As [`Store::list`], only keys after `offset` (whether or not that is a key).
+    ///
+    /// # Errors
+    /// Whatever the store reports.
+    pub async fn list_with_offset(&self, prefix: &str, offset: &str) -> Result<Vec<ObjectInfo>> {
+        let (path, offset) = (location(prefix)?, location(offset)?);
+        let found = self
+            .retry
+            .run(&format!("list {prefix}"), || collect(self.objects.list_with_offset(Some(&path), &offset)))
+            .await?;
+        finish_list(prefix, found)
+    }
+
+    /// Names of the folders right in `prefix`, sorted; with one LIST, however much they hold.
+    ///
+    /// # Errors
+    /// Whatever the store reports.
+    pub async fn list_folders(&self, prefix: &str) -> Result<Vec<String>> {
+        let path = location(prefix)?;
+        let found = self
+            .retry
+            .run(&format!("list {prefix}"), || self.objects.list_with_delimiter(Some(&path)))
+            .await?;
+        let mut names: Vec<String> = found
+            .common_prefixes
+            .iter()
+            .filter_map(|folder| folder.filename().map(str::to_owned))
+            .collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// Removes an object; it is no error that it is not there.
+    ///
+    /// # Errors
+    /// Whatever else the store reports.
+    pub async fn delete(&self, key: &str) -> Result<()> {
+        let path = location(key)?;
+        match self.retry.run(&format!("remove {key}"), || self.objects.delete(&path)).await {
+            Err(error) if error.kind() != RepoErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Store({})", self.address)
+    }
+}
+
+fn location(key: &str) -> Result<Path> {
+    Path::parse(key)
+        .map_err(|error| RepoError::new(RepoErrorKind::InvalidConfig, "failed to use an object name").because(error))
+}
+
+fn info(meta: object_store::ObjectMeta) -> ObjectInfo {
+    ObjectInfo {
+        key: meta.location.as_ref().to_owned(),
+        bytes: meta.size,
+        modified: Timestamp::from_micros(u64::try_from(meta.last_modified.timestamp_micros()).unwrap_or(0)),
+    }
+}
+
+/// Takes one object more than allowed, so that the caller can tell.
+async fn collect(
+    list: futures::stream::BoxStream<'_, object_store::Result<object_store::ObjectMeta>>,
+) -> object_store::Result<Vec<ObjectInfo>> {
+    use futures::StreamExt;
+    list.take(LIST_OBJECTS_MAX + 1).map_ok(info).try_collect().await
+}
+
+fn finish_list(prefix: &str, mut found: Vec<ObjectInfo>) -> Result<Vec<ObjectInfo>> {
+    if found.len() > LIST_OBJECTS_MAX {
+        return Err(RepoError::new(
+            RepoErrorKind::Store,
+            format!("failed to list {prefix}: it holds more than {LIST_OBJECTS_MAX} objects"),
+        ));
+    }
+    found.sort_by(|a, b| a.key.cmp(&b.key));
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests;

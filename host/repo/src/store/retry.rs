@@ -1,0 +1,111 @@
+//! Trying again, and naming what went wrong.
+
+use crate::limits::{LOCAL_ATTEMPTS_MAX, STORE_ATTEMPTS_MAX, STORE_BACKOFF_MAX, STORE_BACKOFF_MIN, STORE_DEADLINE};
+use crate::{RepoError, RepoErrorKind, Result};
+use std::{error::Error as StdError, future::Future, time::Duration};
+use tokio::time::Instant;
+
+/// How patient a [`super::Store`] is.
+#[derive(Clone, Copy, Debug)]
+pub struct RetryPolicy {
+    /// Attempts, the first included.
+    pub attempts_max: u32,
+    /// No attempt starts after this long.
+    pub deadline: Duration,
+    /// The first pause; doubles each time.
+    pub backoff_min: Duration,
+    /// The longest pause.
+    pub backoff_max: Duration,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self {
+            attempts_max: STORE_ATTEMPTS_MAX,
+            deadline: STORE_DEADLINE,
+            backoff_min: STORE_BACKOFF_MIN,
+            backoff_max: STORE_BACKOFF_MAX,
+        }
+    }
+}
+
+impl RetryPolicy {
+    /// Runs `attempt` until it succeeds, fails for good, or patience ends. `what` completes
+    /// "failed to …".
+    pub(super) async fn run<T, F>(&self, what: &str, mut attempt: impl FnMut() -> F) -> Result<T>
+    where
+        F: Future<Output = object_store::Result<T>>,
+    {
+        let started = Instant::now();
+        let mut tries = 0;
+        loop {
+            let error = match attempt().await {
+                Ok(value) => return Ok(value),
+                Err(error) => error,
+            };
+            tries += 1;
+            let (kind, local) = classify(&error);
+            let tries_max = if local { self.attempts_max.min(LOCAL_ATTEMPTS_MAX) } else { self.attempts_max };
+            let pause = self.pause(tries);
+            let over = tries >= tries_max || started.elapsed() + pause > self.deadline;
+            if kind != RepoErrorKind::Unreachable || over {
+                // An unnamed error of a local disk that came twice is there to stay.
+                let kind = if local && kind == RepoErrorKind::Unreachable { RepoErrorKind::Store } else { kind };
+                return Err(named(kind, what, error));
+            }
+            tracing::debug!(what, tries, %error, "store operation failed, trying again");
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Between half and all of the doubled pause, so that clients do not march in step.
+    fn pause(&self, tries: u32) -> Duration {
+        let full = self.backoff_min.saturating_mul(1 << tries.saturating_sub(1).min(16)).min(self.backoff_max);
+        let mut random = [0; 2];
+        crate::crypto::random_bytes(&mut random);
+        full.mul_f64(0.5 + f64::from(u16::from_le_bytes(random)) / 131_072.0)
+    }
+}
+
+/// The kind of a store's error, and whether the local file system raised it.
+fn classify(error: &object_store::Error) -> (RepoErrorKind, bool) {
+    use object_store::Error as E;
+    let io = io_cause(error);
+    let local = matches!(error, E::Generic { store: "LocalFileSystem", .. });
+    let kind = match error {
+        E::NotFound { .. } => RepoErrorKind::NotFound,
+        E::AlreadyExists { .. } | E::Precondition { .. } => RepoErrorKind::AlreadyExists,
+        E::PermissionDenied { .. } | E::Unauthenticated { .. } => RepoErrorKind::Denied,
+        E::InvalidPath { .. } | E::UnknownConfigurationKey { .. } => RepoErrorKind::InvalidConfig,
+        E::NotSupported { .. } | E::NotImplemented { .. } | E::NotModified { .. } => RepoErrorKind::Store,
+        _ => match io {
+            Some(std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded) => RepoErrorKind::Full,
+            Some(std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem) => RepoErrorKind::Denied,
+            Some(std::io::ErrorKind::NotADirectory | std::io::ErrorKind::IsADirectory) if local => RepoErrorKind::Store,
+            _ => RepoErrorKind::Unreachable,
+        },
+    };
+    (kind, local)
+}
+
+/// The kind of the first I/O error in the chain of causes.
+fn io_cause(error: &(dyn StdError + 'static)) -> Option<std::io::ErrorKind> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(io) = error.downcast_ref::<std::io::Error>() {
+            return Some(io.kind());
+        }
+        cause = error.source();
+    }
+    None
+}
+
+fn named(kind: RepoErrorKind, what: &str, error: object_store::Error) -> RepoError {
+    let named = RepoError::new(kind, format!("failed to {what}")).because(error);
+    match kind {
+        RepoErrorKind::Full => named.advise("free some space on the store"),
+        RepoErrorKind::Denied => named.advise("check the store's credentials and permissions"),
+        RepoErrorKind::Unreachable => named.advise("check the store's address and that it answers"),
+        _ => named,
+    }
+}
