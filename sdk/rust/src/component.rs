@@ -22,7 +22,7 @@ use wit_bindgen::{FutureReader, StreamReader, StreamResult, StreamWriter};
 mod convert;
 
 impl<E: Engine> exported::Guest for E {
-    fn describe() -> exported::Description {
+    async fn describe() -> exported::Description {
         E::describe().into()
     }
 

@@ -1,0 +1,206 @@
+//! The host's half of `interface backup-set`.
+#![allow(unreachable_pub)] // the generated bindings name the handle types
+
+use crate::{
+    bindings::backstay::engine::{
+        backup_set::{Host, HostBackupWriter, HostBackupWriterWithStore, Rule, RuleAction, TreeSummary},
+        types::{Error, FileAttributes, Node as WitNode},
+    },
+    convert,
+    directory::Directory,
+    error::{EngineError, EngineErrorKind},
+    limits,
+    ports::{BackupSink, Node, NodeKind},
+    pump,
+    services::{answer, resource},
+    state::{HasState, State},
+};
+use backstay_core::RelativePath;
+use futures::{StreamExt, TryStreamExt, stream};
+use globset::{GlobBuilder, GlobMatcher};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+use wasmtime::{
+    Result,
+    component::{Accessor, Resource, StreamReader},
+};
+
+type Answer<T> = Result<std::result::Result<T, Error>>;
+
+/// The backup being written; clones share it.
+#[derive(Clone)]
+pub struct BackupWriter {
+    sink: Arc<dyn BackupSink>,
+    identified: Arc<AtomicBool>,
+}
+
+impl BackupWriter {
+    pub(crate) fn new(sink: Arc<dyn BackupSink>) -> Self {
+        Self { sink, identified: Arc::default() }
+    }
+
+    /// Bytes of a database that nobody named could end up beside another's.
+    fn identified(&self) -> Result<(), EngineError> {
+        if self.identified.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        Err(EngineError::new(EngineErrorKind::Internal, "the plugin stores bytes before it said of which database"))
+    }
+
+    async fn put_tree(
+        &self,
+        below: RelativePath,
+        source: Directory,
+        rules: Vec<Rule>,
+    ) -> Result<TreeSummary, EngineError> {
+        self.identified()?;
+        let rules = Rules::compile(rules)?;
+        let mut now = Vec::new();
+        let mut last = Vec::new();
+        let mut skipped: Vec<RelativePath> = Vec::new();
+        for node in source.entries("").await? {
+            if skipped.iter().any(|parent| is_below(&node.path, parent)) {
+                continue;
+            }
+            match rules.action(&node.path) {
+                Some(RuleAction::Exclude) => skipped.push(node.path),
+                Some(RuleAction::Empty) => {
+                    skipped.push(node.path.clone());
+                    now.push(node);
+                }
+                Some(RuleAction::Last) => last.push(node),
+                None => now.push(node),
+            }
+        }
+        let mut summary = TreeSummary { files: 0, bytes: 0 };
+        for nodes in [now, last] {
+            let stored: Vec<u64> = stream::iter(nodes)
+                .map(|node| self.put_entry(&below, &source, node))
+                .buffer_unordered(limits::TREE_FILES_AT_ONCE)
+                .try_filter_map(|stored| async move { Ok(stored) })
+                .try_collect()
+                .await?;
+            summary.files += stored.len() as u64;
+            summary.bytes += stored.iter().sum::<u64>();
+        }
+        Ok(summary)
+    }
+
+    /// Answers a file's bytes; nothing for what is no file.
+    async fn put_entry(
+        &self,
+        below: &RelativePath,
+        source: &Directory,
+        node: Node,
+    ) -> Result<Option<u64>, EngineError> {
+        let path = below
+            .join(&node.path)
+            .map_err(|error| EngineError::new(EngineErrorKind::Internal, error.to_string()))?;
+        match node.kind {
+            NodeKind::File(_) => {
+                let body = source.read(node.path.as_str(), 0, None);
+                Ok(Some(self.sink.put_file(path, node.attributes, body).await?))
+            }
+            _ => self.sink.put_node(Node { path, ..node }).await.map(|()| None),
+        }
+    }
+}
+
+fn is_below(path: &RelativePath, parent: &RelativePath) -> bool {
+    path.as_str().strip_prefix(parent.as_str()).is_some_and(|rest| rest.starts_with('/'))
+}
+
+struct Rules(Vec<(GlobMatcher, RuleAction)>);
+
+impl Rules {
+    fn compile(rules: Vec<Rule>) -> Result<Self, EngineError> {
+        if rules.len() > limits::LIST_ITEMS_MAX {
+            return Err(EngineError::new(EngineErrorKind::Internal, "the plugin gave too many rules"));
+        }
+        let compiled = rules.into_iter().map(|rule| {
+            let glob = GlobBuilder::new(&rule.pattern).literal_separator(true).build().map_err(|error| {
+                EngineError::new(EngineErrorKind::Internal, format!("the plugin's rule is no pattern: {error}"))
+            })?;
+            Ok((glob.compile_matcher(), rule.action))
+        });
+        compiled.collect::<Result<_, _>>().map(Self)
+    }
+
+    fn action(&self, path: &RelativePath) -> Option<RuleAction> {
+        self.0.iter().find(|(glob, _)| glob.is_match(path.as_str())).map(|(_, action)| *action)
+    }
+}
+
+impl Host for State {}
+
+impl HostBackupWriter for State {
+    fn parent_notes(&mut self, this: Resource<BackupWriter>) -> Result<Option<String>> {
+        Ok(self.table.get(&this)?.sink.parent_notes())
+    }
+
+    fn drop(&mut self, handle: Resource<BackupWriter>) -> Result<()> {
+        self.table.delete(handle)?;
+        Ok(())
+    }
+}
+
+impl<T: Send + 'static> HostBackupWriterWithStore<T> for HasState {
+    async fn identify(accessor: &Accessor<T, Self>, this: Resource<BackupWriter>, identity: String) -> Answer<()> {
+        let writer = resource(accessor, &this)?;
+        let identified = writer.sink.identify(&identity).await;
+        writer.identified.store(identified.is_ok(), Ordering::Release);
+        answer(identified)
+    }
+
+    async fn put_file(
+        accessor: &Accessor<T, Self>,
+        this: Resource<BackupWriter>,
+        path: String,
+        attributes: FileAttributes,
+        body: StreamReader<u8>,
+    ) -> Answer<u64> {
+        let writer = resource(accessor, &this)?;
+        let body = accessor.with(|access| pump::incoming(access, body))?;
+        let checked = (|| {
+            writer.identified()?;
+            Ok((convert::path(path)?, attributes.try_into()?))
+        })();
+        answer(match checked {
+            Ok((path, attributes)) => writer.sink.put_file(path, attributes, body).await,
+            Err(error) => Err(error),
+        })
+    }
+
+    async fn put_node(accessor: &Accessor<T, Self>, this: Resource<BackupWriter>, node: WitNode) -> Answer<()> {
+        let writer = resource(accessor, &this)?;
+        let checked = (|| {
+            writer.identified()?;
+            let node = Node::try_from(node)?;
+            if matches!(node.kind, NodeKind::File(_)) {
+                return Err(EngineError::new(EngineErrorKind::Internal, "a file needs bytes: use put-file"));
+            }
+            Ok(node)
+        })();
+        answer(match checked {
+            Ok(node) => writer.sink.put_node(node).await,
+            Err(error) => Err(error),
+        })
+    }
+
+    async fn put_tree(
+        accessor: &Accessor<T, Self>,
+        this: Resource<BackupWriter>,
+        path: String,
+        source: Resource<Directory>,
+        rules: Vec<Rule>,
+    ) -> Answer<TreeSummary> {
+        let writer = resource(accessor, &this)?;
+        let source = resource(accessor, &source)?;
+        answer(match convert::path(path) {
+            Ok(path) => writer.put_tree(path, source, rules).await,
+            Err(error) => Err(error),
+        })
+    }
+}

@@ -1,0 +1,120 @@
+//! Compiled plugins, kept so that a job starts in milliseconds.
+//!
+//! Loading compiled code runs it natively, so this is the one place with `unsafe`. It
+//! loads only what this user wrote into a folder that only this user can write, and
+//! what still has the digest that was recorded when it was written. The key holds the
+//! component's digest and the runtime's own compatibility hash.
+
+use aws_lc_rs::digest::{SHA256, digest};
+use rustix::fs::{Mode, OFlags};
+use std::{
+    fs,
+    hash::{DefaultHasher, Hash, Hasher},
+    io::{self, Read, Write},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+use wasmtime::{Engine, component::Component};
+
+/// What a kept file starts with; then the digest of the rest.
+const MAGIC: &[u8; 8] = b"bkstycw1";
+const DIGEST_BYTES: usize = 32;
+
+/// The file a compiled component is kept in.
+pub(crate) fn kept_at(folder: &Path, engine: &Engine, component: &[u8]) -> PathBuf {
+    let mut hasher = DefaultHasher::new();
+    engine.precompile_compatibility_hash().hash(&mut hasher);
+    let component = hex::encode(digest(&SHA256, component));
+    folder.join(format!("{component}-{:016x}.cwasm", hasher.finish()))
+}
+
+/// Loads a kept component; nothing when there is none that may be believed.
+pub(crate) fn load(path: &Path, engine: &Engine) -> Option<Component> {
+    let bytes = read_own(path).ok()?;
+    let rest = bytes.strip_prefix(MAGIC)?;
+    let (recorded, compiled) = rest.split_at_checked(DIGEST_BYTES)?;
+    if digest(&SHA256, compiled).as_ref() != recorded {
+        return None;
+    }
+    // SAFETY: `deserialize` needs bytes that this very version of wasmtime made with
+    // `precompile_component`. `read_own` took them from a regular file that belongs to
+    // this user in a folder no one else can write; the name binds them to the component
+    // and the runtime's settings, the digest to what `keep` wrote.
+    #[allow(unsafe_code)]
+    unsafe { Component::deserialize(engine, compiled) }.ok()
+}
+
+/// Keeps a compiled component.
+pub(crate) fn keep(path: &Path, compiled: &[u8]) -> io::Result<()> {
+    let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    private_folder(folder)?;
+    let beside = folder.join(format!(".new-{}", std::process::id()));
+    // One that an earlier process of the same number left behind.
+    let _ = fs::remove_file(&beside);
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+    file.write_all(MAGIC)?;
+    file.write_all(digest(&SHA256, compiled).as_ref())?;
+    file.write_all(compiled)?;
+    file.sync_all()?;
+    fs::rename(&beside, path)
+}
+
+/// Makes the folder, or refuses one that somebody else could write.
+fn private_folder(folder: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let metadata = fs::symlink_metadata(folder)?;
+    if !metadata.is_dir() || !is_private(&metadata) {
+        return Err(io::Error::other(format!("{} can be written by others", folder.display())));
+    }
+    Ok(())
+}
+
+fn is_private(metadata: &fs::Metadata) -> bool {
+    metadata.uid() == rustix::process::geteuid().as_raw() && metadata.mode() & 0o022 == 0
+}
+
+fn read_own(path: &Path) -> io::Result<Vec<u8>> {
+    let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    if !is_private(&fs::symlink_metadata(folder)?) {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    let descriptor = rustix::fs::open(path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    let mut file = fs::File::from(descriptor);
+    let metadata = file.metadata()?;
+    if !metadata.is_file() || !is_private(&metadata) {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0));
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_changed_or_shared_file_is_not_believed() {
+        let engine = crate::engine::engine().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
+        let component = b"(component)";
+        let path = kept_at(folder.path(), &engine, component);
+        let empty = [0x00, 0x61, 0x73, 0x6d, 0x0d, 0x00, 0x01, 0x00];
+        let compiled = engine.precompile_component(&empty).unwrap();
+        keep(&path, &compiled).unwrap();
+        assert!(load(&path, &engine).is_some());
+
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(load(&path, &engine).is_none(), "a folder that others can write was believed");
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
+
+        let mut bytes = fs::read(&path).unwrap();
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        assert!(load(&path, &engine).is_none(), "changed bytes were believed");
+    }
+}
