@@ -70,11 +70,7 @@ enum State {
     /// Padding.
     Padding { left: u64 },
     /// A long name or pax records, and the padding after them.
-    Extension {
-        kind: u8,
-        left: usize,
-        padding: u64,
-    },
+    Extension { kind: u8, left: usize, padding: u64 },
     /// Anything, after the end.
     Ended,
 }
@@ -428,7 +424,11 @@ fn path(name: &[u8]) -> Result<String> {
 
 /// Octal digits, or a big-endian number behind a first byte of 0x80 (GNU's base-256).
 fn number(what: &str, field: &[u8]) -> Result<u64> {
-    let malformed = || Error::malformed(format_args!("the archive has a header whose {what} is no number"));
+    let malformed = || {
+        Error::malformed(format_args!(
+            "the archive has a header whose {what} is no number"
+        ))
+    };
     if field[0] & 0x80 != 0 {
         let first = u64::from(field[0] & 0x7f);
         return field[1..].iter().try_fold(first, |sum, &byte| {
@@ -472,7 +472,9 @@ fn check_sum(block: &[u8; BLOCK_BYTES]) -> Result<()> {
     if sum == stored {
         return Ok(());
     }
-    Err(Error::malformed("the archive has a header whose checksum is wrong"))
+    Err(Error::malformed(
+        "the archive has a header whose checksum is wrong",
+    ))
 }
 
 #[cfg(test)]

@@ -71,8 +71,7 @@ impl WalFile {
 
     /// Reads a file's name, without any suffix.
     pub fn parse(name: &str, segment_bytes: u64) -> Result<Self> {
-        let malformed =
-            || Error::malformed(format_args!("{name:?} is not the name of a log file"));
+        let malformed = || Error::malformed(format_args!("{name:?} is not the name of a log file"));
         let lawful = name.len() == 24
             && name
                 .bytes()
@@ -143,7 +142,16 @@ mod tests {
     fn sizes_are_read_as_the_server_shows_them() {
         assert_eq!(parse_segment_size("16MB").unwrap(), 16 << 20);
         assert_eq!(parse_segment_size("1GB").unwrap(), 1 << 30);
-        for bad in ["", "16", "3MB", "2GB", "512kB", "MB", "16 MB", "99999999999999999999GB"] {
+        for bad in [
+            "",
+            "16",
+            "3MB",
+            "2GB",
+            "512kB",
+            "MB",
+            "16 MB",
+            "99999999999999999999GB",
+        ] {
             assert!(parse_segment_size(bad).is_err(), "{bad}");
         }
     }

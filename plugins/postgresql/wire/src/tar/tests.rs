@@ -95,7 +95,11 @@ fn files_folders_and_links_are_told_apart() {
         [
             ("base/1/PG_VERSION", EntryKind::File, b"15\n".as_slice()),
             ("base/1", EntryKind::Directory, b""),
-            ("pg_tblspc/16384", EntryKind::Symlink("/srv/fast".into()), b""),
+            (
+                "pg_tblspc/16384",
+                EntryKind::Symlink("/srv/fast".into()),
+                b""
+            ),
             ("empty", EntryKind::File, b""),
         ]
     );
@@ -188,7 +192,10 @@ fn archives_of_the_systems_tar_are_understood() {
         let seen = decode(&archive.stdout, 1000).unwrap();
         assert!(seen.ended);
         let (entry, data) = seen.entries.last().unwrap();
-        assert_eq!(entry.path, format!("{}/{}/file", "x".repeat(90), "y".repeat(90)));
+        assert_eq!(
+            entry.path,
+            format!("{}/{}/file", "x".repeat(90), "y".repeat(90))
+        );
         assert_eq!(data, &[9; 10_000]);
     }
     std::fs::remove_dir_all(&folder).unwrap();

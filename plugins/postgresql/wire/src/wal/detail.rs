@@ -95,7 +95,11 @@ impl Gatherer {
             skip: 0,
             buffer: [0; FIELD_BYTES_MAX],
             // As of 18 the object's number has 64 bits.
-            statistics_item_bytes: if major_version(magic) >= Some(18) { 16 } else { 12 },
+            statistics_item_bytes: if major_version(magic) >= Some(18) {
+                16
+            } else {
+                12
+            },
             xid,
             time: 0,
             xinfo: 0,

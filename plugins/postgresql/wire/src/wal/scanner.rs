@@ -119,9 +119,15 @@ impl Scanner {
     /// The next record that ends in `input`, which moves on behind what was read. Nothing:
     /// all of `input` is read, and more is needed.
     pub fn next(&mut self, input: &mut &[u8]) -> Result<Option<Record>> {
-        if self.at.checked_add(input.len() as u64).is_none_or(|end| end > POSITION_MAX) {
+        if self
+            .at
+            .checked_add(input.len() as u64)
+            .is_none_or(|end| end > POSITION_MAX)
+        {
             *input = &[];
-            return Err(Error::malformed("the log goes on beyond the end of all log"));
+            return Err(Error::malformed(
+                "the log goes on beyond the end of all log",
+            ));
         }
         while !input.is_empty() {
             if self.in_page_header {

@@ -164,7 +164,10 @@ fn prepared_transactions_are_known_by_the_one_that_was_prepared() {
     for piece in [1, 4096] {
         let records = scan(SEGMENT, &log.bytes, piece).unwrap();
         assert_eq!(records[0].detail, Some(commit_detail(4711, 0)));
-        assert!(matches!(records[1].detail, Some(Detail::Abort { xid: 4711, .. })));
+        assert!(matches!(
+            records[1].detail,
+            Some(Detail::Abort { xid: 4711, .. })
+        ));
     }
 }
 
