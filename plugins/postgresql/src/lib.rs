@@ -1,1 +1,92 @@
-//! Backstay's PostgreSQL engine plugin.
+//! Backstay's PostgreSQL engine plugin: versions 13 to 18, over a granted endpoint.
+//!
+//! ```text
+//!   inspect ─┐                    ┌─ connection: dial, TLS, log in, ask
+//!   backup  ─┼─▶ Session ─────────┤
+//!   archive ─┘                    └─ backstay-postgresql-wire: the codecs, no I/O
+//! ```
+//!
+//! | word | meaning |
+//! |---|---|
+//! | epoch | a timeline |
+//! | offset, label | an LSN, as a number and as PostgreSQL writes it |
+//! | identity | the system identifier |
+//! | volume | a tablespace |
+#![cfg_attr(not(target_arch = "wasm32"), forbid(unsafe_code))]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+pub mod connection;
+pub mod inspect;
+pub mod position;
+pub mod refusal;
+pub mod settings;
+
+use backstay_sdk::{
+    BackupJob, BackupReader, BackupReport, BackupWriter, Description, Directory, Engine, Error,
+    ErrorKind, Facts, GrantKind, GrantRequest, LogReader, Method, ReplayKind, RestoreJob,
+    RestoreReport, Result,
+};
+use settings::Settings;
+
+/// The engine.
+pub struct PostgreSql;
+
+impl Engine for PostgreSql {
+    fn describe() -> Description {
+        let grant = |kind, name: &str, purpose: &str, required| GrantRequest {
+            kind,
+            name: name.to_owned(),
+            purpose: purpose.to_owned(),
+            required,
+        };
+        Description {
+            name: "postgresql".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            summary: "PostgreSQL 13 to 18: base backups and log over the wire, restores to any point"
+                .to_owned(),
+            methods: vec![Method {
+                name: "stream".to_owned(),
+                summary: "BASE_BACKUP over a replication session, every file's checksum verified"
+                    .to_owned(),
+                grants: Vec::new(),
+            }],
+            replay: ReplayKind::AtStart,
+            grants: vec![
+                grant(
+                    GrantKind::Endpoint,
+                    connection::PRIMARY,
+                    "the server's address, such as 127.0.0.1:5432",
+                    true,
+                ),
+                grant(
+                    GrantKind::Credential,
+                    connection::PRIMARY,
+                    "a role with LOGIN and REPLICATION",
+                    true,
+                ),
+            ],
+            config_schema: settings::schema(),
+        }
+    }
+
+    async fn inspect() -> Result<Facts> {
+        inspect::inspect(&Settings::read()?).await
+    }
+
+    async fn backup(job: BackupJob, into: BackupWriter) -> Result<BackupReport> {
+        let _ = (job, into);
+        Err(Error::new(ErrorKind::Unsupported, "not yet"))
+    }
+
+    async fn restore(
+        job: RestoreJob,
+        from: BackupReader,
+        logs: Option<LogReader>,
+        into: Directory,
+    ) -> Result<RestoreReport> {
+        let _ = (job, from, logs, into);
+        Err(Error::new(ErrorKind::Unsupported, "not yet"))
+    }
+}
+
+backstay_sdk::export_engine!(PostgreSql);

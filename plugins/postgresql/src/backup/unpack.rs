@@ -1,0 +1,298 @@
+//! Turns the server's archives into the backup's files, and checks each.
+
+use std::pin::Pin;
+
+use backstay_postgresql_wire::tar::{Decoder, Entry, EntryKind, Event};
+use backstay_postgresql_wire::wal_file::WalFile;
+use backstay_sdk::{
+    BackupWriter, Error, ErrorKind, FileAttributes, FileWriter, Node, NodeKind, Result, host,
+};
+use futures::stream::{FuturesUnordered, StreamExt as _};
+
+use super::ledger::Ledger;
+use super::wal_watch::WalWatch;
+use super::{MAIN, TABLESPACES};
+use crate::refusal::from_wire;
+use backstay_postgresql_wire::manifest::Manifest;
+
+/// Files that the host is finishing while the next ones come: most of a cluster's files are
+/// small, and waiting for each would cost a round trip a file.
+const FINISHING_MAX: usize = 16;
+
+/// The largest manifest taken: about 150 bytes a file, so far above a million files.
+const MANIFEST_BYTES_MAX: usize = 160 << 20;
+
+/// The manifest's name, in the main folder.
+const MANIFEST: &str = "backup_manifest";
+
+type Finishing<'w> = Pin<Box<dyn Future<Output = Result<()>> + 'w>>;
+
+/// What is being received.
+enum Part {
+    Nothing,
+    Archive { tar: Decoder, root: Root, open: Option<OpenFile> },
+    Manifest { writer: FileWriter, bytes: Vec<u8> },
+}
+
+/// Where an archive's files go.
+struct Root {
+    /// The folder in the backup.
+    stored: String,
+    /// What the manifest puts before the paths; empty for the main folder.
+    listed: String,
+}
+
+/// A file that is being received.
+struct OpenFile {
+    writer: FileWriter,
+    stored: String,
+    listed: String,
+    size: u64,
+    crc: u32,
+    is_log: bool,
+}
+
+/// Takes in archives and the manifest.
+pub(super) struct Unpacker<'w> {
+    into: &'w BackupWriter,
+    segment_bytes: u64,
+    part: Part,
+    finishing: FuturesUnordered<Finishing<'w>>,
+    ledger: Ledger,
+    log: WalWatch,
+    manifest: Option<Manifest>,
+}
+
+/// What came in, verified.
+pub(super) struct Unpacked {
+    pub(super) manifest: Manifest,
+    log: WalWatch,
+}
+
+impl Unpacked {
+    /// The latest commit, by the server's clock, in the log inside the backup up to `end`.
+    pub(super) fn last_commit_before(&self, end: u64) -> Option<u64> {
+        self.log.last_commit_before(end)
+    }
+}
+
+impl<'w> Unpacker<'w> {
+    pub(super) fn new(into: &'w BackupWriter, segment_bytes: u64) -> Self {
+        Self {
+            into,
+            segment_bytes,
+            part: Part::Nothing,
+            finishing: FuturesUnordered::new(),
+            ledger: Ledger::default(),
+            log: WalWatch::default(),
+            manifest: None,
+        }
+    }
+
+    /// An archive begins: a tablespace's, or that of the main folder.
+    pub(super) async fn begin_archive(&mut self, oid: Option<u32>, location: &str) -> Result<()> {
+        self.end_part().await?;
+        let root = match oid {
+            None => Root { stored: MAIN.to_owned(), listed: String::new() },
+            Some(oid) => Root {
+                // A tablespace "in place" lies inside the main folder.
+                stored: if location.starts_with('/') {
+                    format!("{TABLESPACES}/{oid}")
+                } else {
+                    format!("{MAIN}/pg_tblspc/{oid}")
+                },
+                listed: format!("pg_tblspc/{oid}/"),
+            },
+        };
+        if oid.is_some() {
+            // The archive has entries for what is inside only.
+            self.put_folder(root.stored.clone(), 0o700, host::now()).await?;
+        }
+        self.part = Part::Archive { tar: Decoder::new(), root, open: None };
+        Ok(())
+    }
+
+    /// The manifest begins.
+    pub(super) async fn begin_manifest(&mut self) -> Result<()> {
+        self.end_part().await?;
+        if self.manifest.is_some() {
+            return Err(corrupt("the server sent two manifests".to_owned()));
+        }
+        let attributes = FileAttributes { mode: 0o600, modified: host::now() };
+        let writer = self.into.put_file(&format!("{MAIN}/{MANIFEST}"), attributes);
+        self.part = Part::Manifest { writer, bytes: Vec::new() };
+        Ok(())
+    }
+
+    /// Bytes of what began last.
+    pub(super) async fn data(&mut self, mut data: &[u8]) -> Result<()> {
+        match &mut self.part {
+            Part::Nothing => Err(corrupt("the server sent data that belongs to nothing".to_owned())),
+            Part::Manifest { writer, bytes } => {
+                if bytes.len() + data.len() > MANIFEST_BYTES_MAX {
+                    return Err(corrupt(format!(
+                        "the server's manifest is larger than {MANIFEST_BYTES_MAX} bytes"
+                    )));
+                }
+                bytes.extend_from_slice(data);
+                writer.write(data).await
+            }
+            Part::Archive { .. } => {
+                while let Some(event) = self.event(&mut data)? {
+                    self.handle(event).await?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn event<'a>(&mut self, data: &mut &'a [u8]) -> Result<Option<Event<'a>>> {
+        match &mut self.part {
+            Part::Archive { tar, .. } => tar.next(data).map_err(from_wire),
+            Part::Nothing | Part::Manifest { .. } => Ok(None),
+        }
+    }
+
+    async fn handle(&mut self, event: Event<'_>) -> Result<()> {
+        let Part::Archive { root, open, .. } = &mut self.part else {
+            return Ok(());
+        };
+        match event {
+            Event::Entry(entry) => {
+                let stored = format!("{}/{}", root.stored, entry.path);
+                let listed = format!("{}{}", root.listed, entry.path);
+                self.entry(entry, stored, listed).await
+            }
+            Event::Data(data) => {
+                let Some(file) = open else {
+                    return Err(corrupt("the server's archive has data outside a file".to_owned()));
+                };
+                file.crc = crc32c::crc32c_append(file.crc, data);
+                if file.is_log {
+                    self.log.data(data);
+                }
+                file.writer.write(data).await
+            }
+            Event::FileEnd => {
+                let Some(file) = open.take() else {
+                    return Err(corrupt("the server's archive ends a file twice".to_owned()));
+                };
+                self.ledger.add(file.listed, file.size, file.crc)?;
+                self.finish_file(file.writer, file.stored, file.size).await
+            }
+            Event::End => Ok(()),
+        }
+    }
+
+    async fn entry(&mut self, entry: Entry, stored: String, listed: String) -> Result<()> {
+        let modified = entry.mtime.saturating_mul(1_000_000);
+        let mode = entry.mode & 0o777;
+        match entry.kind {
+            EntryKind::Directory => self.put_folder(stored, mode, modified).await,
+            // Links to tablespaces point out of the folder, to where the source's own tablespaces
+            // are; `tablespace_map` says the same, and the server makes them from it.
+            EntryKind::Symlink(_) if listed.starts_with("pg_tblspc/") => Ok(()),
+            // `pg_wal` may be a link on the server; in a backup it is a folder.
+            EntryKind::Symlink(_) if listed == "pg_wal" => {
+                self.put_folder(stored, 0o700, modified).await
+            }
+            EntryKind::Symlink(to) => {
+                host::log(
+                    backstay_sdk::Level::Warn,
+                    &format!("left out {listed:?}, a link to {to:?}: it is not PostgreSQL's own"),
+                );
+                Ok(())
+            }
+            EntryKind::File => {
+                let log_start = listed
+                    .strip_prefix("pg_wal/")
+                    .and_then(|name| WalFile::parse(name, self.segment_bytes).ok())
+                    .map(|file| file.start());
+                if let Some(start) = log_start {
+                    self.log.begin_file(start);
+                }
+                let attributes = FileAttributes { mode, modified };
+                let file = OpenFile {
+                    writer: self.into.put_file(&stored, attributes),
+                    stored,
+                    listed,
+                    size: entry.size,
+                    crc: 0,
+                    is_log: log_start.is_some(),
+                };
+                if let Part::Archive { open, .. } = &mut self.part
+                    && open.replace(file).is_some()
+                {
+                    return Err(corrupt("the server's archive begins a file inside another".to_owned()));
+                }
+                Ok(())
+            }
+        }
+    }
+
+    async fn put_folder(&mut self, path: String, mode: u32, modified: u64) -> Result<()> {
+        let kind = NodeKind::Directory;
+        let node = Node { path, kind, attributes: FileAttributes { mode, modified } };
+        let into = self.into;
+        self.finish_later(Box::pin(into.put_node(node))).await
+    }
+
+    async fn finish_file(&mut self, writer: FileWriter, path: String, size: u64) -> Result<()> {
+        self.finish_later(Box::pin(async move {
+            let stored = writer.finish().await?;
+            if stored == size {
+                return Ok(());
+            }
+            Err(Error::new(
+                ErrorKind::Internal,
+                format!("{path:?} has {size} bytes, but {stored} were stored"),
+            ))
+        }))
+        .await
+    }
+
+    async fn finish_later(&mut self, work: Finishing<'w>) -> Result<()> {
+        while self.finishing.len() >= FINISHING_MAX
+            && let Some(done) = self.finishing.next().await
+        {
+            done?;
+        }
+        self.finishing.push(work);
+        Ok(())
+    }
+
+    /// What began last is complete.
+    pub(super) async fn end_part(&mut self) -> Result<()> {
+        match std::mem::replace(&mut self.part, Part::Nothing) {
+            Part::Nothing => Ok(()),
+            Part::Archive { tar, open, .. } => {
+                if open.is_some() {
+                    return Err(corrupt("the server's archive ends inside a file".to_owned()));
+                }
+                tar.finish().map_err(from_wire)
+            }
+            Part::Manifest { writer, bytes } => {
+                self.manifest = Some(Manifest::parse(&bytes).map_err(from_wire)?);
+                let size = bytes.len() as u64;
+                self.finish_file(writer, MANIFEST.to_owned(), size).await
+            }
+        }
+    }
+
+    /// Everything came: waits for the host, and compares all files with the manifest.
+    pub(super) async fn finish(mut self) -> Result<Unpacked> {
+        self.end_part().await?;
+        while let Some(done) = self.finishing.next().await {
+            done?;
+        }
+        let manifest = self
+            .manifest
+            .ok_or_else(|| corrupt("the server sent no manifest".to_owned()))?;
+        self.ledger.compare(&manifest)?;
+        Ok(Unpacked { manifest, log: self.log })
+    }
+}
+
+fn corrupt(message: String) -> Error {
+    Error::new(ErrorKind::Corrupt, message)
+}
