@@ -1,0 +1,91 @@
+//! `kill -9` at random moments.
+
+use crate::seed::Seed;
+use rustix::process::{Pid, Signal, kill_process};
+use std::time::{Duration, Instant};
+
+/// Which process of a job dies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Victim {
+    /// The command that the operator started.
+    Parent,
+    /// The process that it started for the job.
+    Child,
+}
+
+/// Children of a process, their children, and so on.
+pub fn descendants(of: u32) -> Vec<u32> {
+    let mut found = vec![of];
+    let mut next = 0;
+    while next < found.len() {
+        found.extend(children(found[next]));
+        next += 1;
+    }
+    found.split_off(1)
+}
+
+fn children(of: u32) -> Vec<u32> {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{of}/task")) else { return Vec::new() };
+    threads
+        .flatten()
+        .filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok())
+        .flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>())
+        .collect()
+}
+
+/// Kills it; fine when it is gone already.
+pub fn kill_9(pid: u32) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        let _ = kill_process(pid, Signal::KILL);
+    }
+}
+
+/// What a kill did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It died at that time after the start.
+    Killed(Duration),
+    /// It had ended before its hour came.
+    TooLate,
+}
+
+/// Waits for the moment, then kills the victim of the job that `root` is the parent of.
+///
+/// A child that has not been born yet is waited for, as long as the parent lives, and then gets the same time to live.
+pub fn kill_at(root: u32, victim: Victim, moment: Duration) -> Outcome {
+    let alive = || std::fs::read_to_string(format!("/proc/{root}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
+    let start = Instant::now();
+    if victim == Victim::Child {
+        while descendants(root).is_empty() {
+            if !alive() || start.elapsed() > crate::limits::COMMAND {
+                return Outcome::TooLate;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    let born = start.elapsed();
+    while start.elapsed() - born < moment {
+        if !alive() {
+            return Outcome::TooLate;
+        }
+        std::thread::sleep(Duration::from_millis(1).min(moment));
+    }
+    let pid = match victim {
+        Victim::Parent => Some(root),
+        Victim::Child => descendants(root).first().copied(),
+    };
+    match pid {
+        Some(pid) if alive() => {
+            kill_9(pid);
+            Outcome::Killed(start.elapsed())
+        }
+        _ => Outcome::TooLate,
+    }
+}
+
+/// A random victim and a moment within `limit`.
+pub fn draw(seed: &mut Seed, limit: Duration) -> (Victim, Duration) {
+    let victim = *seed.pick(&[Victim::Parent, Victim::Child]);
+    let micros = seed.within(0..(limit.as_micros() as u64).max(1));
+    (victim, Duration::from_micros(micros))
+}
