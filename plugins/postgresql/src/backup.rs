@@ -20,6 +20,7 @@ mod wal_watch;
 
 use std::pin::pin;
 
+use backstay_postgresql_wire::backup_label::BackupLabel;
 use backstay_postgresql_wire::protocol::Backend;
 use backstay_postgresql_wire::protocol::frontend::Purpose;
 use backstay_postgresql_wire::replication::{
@@ -37,7 +38,7 @@ use crate::position::{parse_lsn, position};
 use crate::refusal::{from_server, from_wire, wal_level_minimal};
 use crate::settings::Settings;
 pub use notes::Notes;
-use unpack::Unpacker;
+use unpack::{Unpacked, Unpacker};
 
 /// The name of the method.
 pub const STREAM: &str = "stream";
@@ -84,7 +85,7 @@ async fn stream(
     let mut session = Session::open_replication(settings).await?;
     let system = System::identify(&mut session).await?;
     into.identify(&system.identity).await?;
-    let segment_bytes = prepare(&mut session).await?;
+    let Server { segment_bytes, folder_mode } = Server::prepare(&mut session).await?;
 
     let command = BaseBackup {
         label: &job.label,
@@ -99,14 +100,21 @@ async fn stream(
     let start = Place::read(&mut session).await?;
     let tablespaces = Tablespace::read(&mut session).await?;
 
-    let mut unpacker = Unpacker::new(into, segment_bytes);
+    let mut unpacker = Unpacker::new(into, segment_bytes, folder_mode);
     receive(&mut session, &tablespaces, &mut unpacker).await?;
     let end = Place::read(&mut session).await?;
     finish(&mut session).await?;
     let version = session.version();
     session.close().await;
     let unpacked = unpacker.finish().await?;
-    unpacked.manifest.expect_system(&system.identity)?;
+    if let Some(listed) = unpacked.manifest.system_identifier
+        && listed.to_string() != system.identity
+    {
+        return Err(Error::new(
+            ErrorKind::Corrupt,
+            "the backup's manifest names another cluster than the server",
+        ));
+    }
     if end.timeline != start.timeline || end.lsn < start.lsn {
         return Err(Error::new(
             ErrorKind::Corrupt,
@@ -127,7 +135,7 @@ async fn stream(
         // The log up to `end` is inside; going on needs whole log files from the one on
         // which `end` lies.
         log_from: position(end.timeline, end.lsn - end.lsn % segment_bytes),
-        consistent_at: unpacked.last_commit_before(end.lsn),
+        consistent_at: consistent_at(settings, &unpacked, &end).await,
         version: version.to_string(),
         main: MAIN.to_owned(),
         volumes: volumes(settings, &tablespaces).await,
@@ -135,20 +143,32 @@ async fn stream(
     })
 }
 
-/// Checks what a backup needs, and keeps the log from here on for as long as the session
-/// lives. Answers the size of a log file.
-async fn prepare(session: &mut Session) -> Result<u64> {
-    let wal_level = setting(session, "wal_level").await?;
-    if wal_level == "minimal" {
-        return Err(wal_level_minimal());
+/// What a backup needs to know of the server beforehand.
+struct Server {
+    /// The size of a log file.
+    segment_bytes: u64,
+    /// The permissions of its folders.
+    folder_mode: u32,
+}
+
+impl Server {
+    /// Checks what a backup needs, and keeps the log from here on for as long as the session lives.
+    async fn prepare(session: &mut Session) -> Result<Self> {
+        if setting(session, "wal_level").await? == "minimal" {
+            return Err(wal_level_minimal());
+        }
+        let segment_bytes = setting(session, "wal_segment_size").await?;
+        let segment_bytes = parse_segment_size(&segment_bytes).map_err(from_wire)?;
+        let mode = setting(session, "data_directory_mode").await?;
+        // PostgreSQL starts on a folder with one of these two only.
+        let folder_mode = if mode.ends_with("750") { 0o750 } else { 0o700 };
+        let suffix = host::random(6);
+        let suffix: String = suffix.iter().map(|byte| format!("{byte:02x}")).collect();
+        let slot = format!("backstay_backup_{suffix}");
+        let create = create_physical_slot(session.version(), &slot, true).map_err(from_wire)?;
+        session.query(&create).await?;
+        Ok(Self { segment_bytes, folder_mode })
     }
-    let segment_bytes = setting(session, "wal_segment_size").await?;
-    let segment_bytes = parse_segment_size(&segment_bytes).map_err(from_wire)?;
-    let suffix: String = host::random(6).iter().map(|byte| format!("{byte:02x}")).collect();
-    let slot = format!("backstay_backup_{suffix}");
-    let create = create_physical_slot(session.version(), &slot, true).map_err(from_wire)?;
-    session.query(&create).await?;
-    Ok(segment_bytes)
 }
 
 async fn setting(session: &mut Session, name: &str) -> Result<String> {
@@ -324,6 +344,50 @@ async fn finish(session: &mut Session) -> Result<()> {
     }
 }
 
+/// A time that no commit inside the backup is later than, by the server's clock.
+///
+/// That of the last commit in the log up to `end`. Where there was none, all commits are
+/// older than the start: its time is in the label, to the second and in the server's own time
+/// zone. Where that is not UTC, the server is asked for its clock.
+async fn consistent_at(settings: &Settings, unpacked: &Unpacked, end: &Place) -> Option<u64> {
+    if let Some(time) = unpacked.last_commit_before(end.lsn) {
+        return Some(time);
+    }
+    let label = BackupLabel::parse(&unpacked.label).ok();
+    if let Some(time) = label.and_then(|label| start_time(&label.time?)) {
+        return Some(time);
+    }
+    let mut session = Session::open(settings, Purpose::Sql).await.ok()?;
+    let sql = "SELECT (extract(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::bigint AS now";
+    let rows = session.rows(sql).await;
+    session.close().await;
+    rows.ok()?.get(0, "now")?.parse().ok()
+}
+
+/// The end of the second that a label calls `2026-11-22 21:16:49 UTC`, in microseconds since 1970.
+fn start_time(text: &str) -> Option<u64> {
+    let text = text.strip_suffix(" UTC").or_else(|| text.strip_suffix(" GMT"))?;
+    let mut numbers = text.split(['-', ' ', ':']).map(str::parse::<u64>);
+    let mut next = || numbers.next()?.ok();
+    let (year, month, day) = (next()?, next()?, next()?);
+    let (hour, minute, second) = (next()?, next()?, next()?);
+    let lawful = (1970..10_000).contains(&year)
+        && (1..=12).contains(&month)
+        && (1..=31).contains(&day)
+        && hour < 24
+        && minute < 60
+        && second <= 60;
+    if !lawful {
+        return None;
+    }
+    // Years that begin in March end with the leap day, so months before it need no table.
+    let (march_year, march_month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let leap_days = march_year / 4 - march_year / 100 + march_year / 400;
+    let days = march_year * 365 + leap_days + (march_month * 153 + 2) / 5 + day - 1 - 719_468;
+    let seconds = ((days * 24 + hour) * 60 + minute) * 60 + second;
+    Some(seconds * 1_000_000 + 999_999)
+}
+
 /// The tablespaces as the report tells them, with their names where a session in SQL may ask.
 async fn volumes(settings: &Settings, tablespaces: &[Tablespace]) -> Vec<Volume> {
     let outside: Vec<_> = tablespaces.iter().filter_map(Tablespace::noted).collect();
@@ -373,5 +437,25 @@ impl Progress {
         self.shown = self.done;
         // The estimate knows nothing of tar's headers and of the log that is added.
         host::progress("backup", self.done, Some(self.total.max(self.done)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_start_of_a_backup_is_the_end_of_its_second() {
+        for (text, seconds) in [
+            ("1970-01-01 00:00:00 UTC", 0),
+            ("2000-02-29 12:34:56 GMT", 951_827_696),
+            ("2026-11-22 21:16:49 UTC", 1_795_382_209),
+            ("2100-03-01 00:00:00 UTC", 4_107_542_400),
+        ] {
+            assert_eq!(start_time(text), Some(seconds * 1_000_000 + 999_999), "{text}");
+        }
+        for text in ["2026-11-22 21:16:49 CET", "", " UTC", "2026-13-01 00:00:00 UTC"] {
+            assert_eq!(start_time(text), None, "{text}");
+        }
     }
 }

@@ -15,6 +15,7 @@
 #![cfg_attr(not(target_arch = "wasm32"), forbid(unsafe_code))]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+pub mod backup;
 pub mod connection;
 pub mod inspect;
 pub mod position;
@@ -45,7 +46,7 @@ impl Engine for PostgreSql {
             summary: "PostgreSQL 13 to 18: base backups and log over the wire, restores to any point"
                 .to_owned(),
             methods: vec![Method {
-                name: "stream".to_owned(),
+                name: backup::STREAM.to_owned(),
                 summary: "BASE_BACKUP over a replication session, every file's checksum verified"
                     .to_owned(),
                 grants: Vec::new(),
@@ -74,8 +75,7 @@ impl Engine for PostgreSql {
     }
 
     async fn backup(job: BackupJob, into: BackupWriter) -> Result<BackupReport> {
-        let _ = (job, into);
-        Err(Error::new(ErrorKind::Unsupported, "not yet"))
+        backup::backup(&Settings::read()?, &job, &into).await
     }
 
     async fn restore(

@@ -2,6 +2,8 @@
 
 use std::pin::Pin;
 
+use backstay_postgresql_wire::limits::MANIFEST_BYTES_MAX;
+use backstay_postgresql_wire::manifest::Manifest;
 use backstay_postgresql_wire::tar::{Decoder, Entry, EntryKind, Event};
 use backstay_postgresql_wire::wal_file::WalFile;
 use backstay_sdk::{
@@ -13,17 +15,19 @@ use super::ledger::Ledger;
 use super::wal_watch::WalWatch;
 use super::{MAIN, TABLESPACES};
 use crate::refusal::from_wire;
-use backstay_postgresql_wire::manifest::Manifest;
 
 /// Files that the host is finishing while the next ones come: most of a cluster's files are
 /// small, and waiting for each would cost a round trip a file.
 const FINISHING_MAX: usize = 16;
 
-/// The largest manifest taken: about 150 bytes a file, so far above a million files.
-const MANIFEST_BYTES_MAX: usize = 160 << 20;
-
 /// The manifest's name, in the main folder.
 const MANIFEST: &str = "backup_manifest";
+
+/// The file that says where a restore starts, in the main folder.
+const LABEL: &str = "backup_label";
+
+/// A label has a dozen short lines.
+const LABEL_BYTES_MAX: u64 = 64 << 10;
 
 type Finishing<'w> = Pin<Box<dyn Future<Output = Result<()>> + 'w>>;
 
@@ -49,23 +53,37 @@ struct OpenFile {
     listed: String,
     size: u64,
     crc: u32,
-    is_log: bool,
+    kind: FileKind,
+}
+
+/// What a file's bytes are looked at for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum FileKind {
+    /// Log: for the times of commits.
+    Log,
+    /// `backup_label`: for the time of the start.
+    Label,
+    Other,
 }
 
 /// Takes in archives and the manifest.
 pub(super) struct Unpacker<'w> {
     into: &'w BackupWriter,
     segment_bytes: u64,
+    folder_mode: u32,
     part: Part,
     finishing: FuturesUnordered<Finishing<'w>>,
     ledger: Ledger,
     log: WalWatch,
+    label: Vec<u8>,
     manifest: Option<Manifest>,
 }
 
 /// What came in, verified.
 pub(super) struct Unpacked {
     pub(super) manifest: Manifest,
+    /// The bytes of `backup_label`.
+    pub(super) label: Vec<u8>,
     log: WalWatch,
 }
 
@@ -77,14 +95,16 @@ impl Unpacked {
 }
 
 impl<'w> Unpacker<'w> {
-    pub(super) fn new(into: &'w BackupWriter, segment_bytes: u64) -> Self {
+    pub(super) fn new(into: &'w BackupWriter, segment_bytes: u64, folder_mode: u32) -> Self {
         Self {
             into,
             segment_bytes,
+            folder_mode,
             part: Part::Nothing,
             finishing: FuturesUnordered::new(),
             ledger: Ledger::default(),
             log: WalWatch::default(),
+            label: Vec::new(),
             manifest: None,
         }
     }
@@ -104,10 +124,8 @@ impl<'w> Unpacker<'w> {
                 listed: format!("pg_tblspc/{oid}/"),
             },
         };
-        if oid.is_some() {
-            // The archive has entries for what is inside only.
-            self.put_folder(root.stored.clone(), 0o700, host::now()).await?;
-        }
+        // The archive has entries for what is inside only.
+        self.put_folder(root.stored.clone(), self.folder_mode, host::now()).await?;
         self.part = Part::Archive { tar: Decoder::new(), root, open: None };
         Ok(())
     }
@@ -168,8 +186,10 @@ impl<'w> Unpacker<'w> {
                     return Err(corrupt("the server's archive has data outside a file".to_owned()));
                 };
                 file.crc = crc32c::crc32c_append(file.crc, data);
-                if file.is_log {
-                    self.log.data(data);
+                match file.kind {
+                    FileKind::Log => self.log.data(data),
+                    FileKind::Label => self.label.extend_from_slice(data),
+                    FileKind::Other => {}
                 }
                 file.writer.write(data).await
             }
@@ -194,7 +214,7 @@ impl<'w> Unpacker<'w> {
             EntryKind::Symlink(_) if listed.starts_with("pg_tblspc/") => Ok(()),
             // `pg_wal` may be a link on the server; in a backup it is a folder.
             EntryKind::Symlink(_) if listed == "pg_wal" => {
-                self.put_folder(stored, 0o700, modified).await
+                self.put_folder(stored, self.folder_mode, modified).await
             }
             EntryKind::Symlink(to) => {
                 host::log(
@@ -208,9 +228,14 @@ impl<'w> Unpacker<'w> {
                     .strip_prefix("pg_wal/")
                     .and_then(|name| WalFile::parse(name, self.segment_bytes).ok())
                     .map(|file| file.start());
-                if let Some(start) = log_start {
-                    self.log.begin_file(start);
-                }
+                let kind = match log_start {
+                    Some(start) => {
+                        self.log.begin_file(start);
+                        FileKind::Log
+                    }
+                    None if listed == LABEL && entry.size <= LABEL_BYTES_MAX => FileKind::Label,
+                    None => FileKind::Other,
+                };
                 let attributes = FileAttributes { mode, modified };
                 let file = OpenFile {
                     writer: self.into.put_file(&stored, attributes),
@@ -218,7 +243,7 @@ impl<'w> Unpacker<'w> {
                     listed,
                     size: entry.size,
                     crc: 0,
-                    is_log: log_start.is_some(),
+                    kind,
                 };
                 if let Part::Archive { open, .. } = &mut self.part
                     && open.replace(file).is_some()
@@ -232,9 +257,9 @@ impl<'w> Unpacker<'w> {
 
     async fn put_folder(&mut self, path: String, mode: u32, modified: u64) -> Result<()> {
         let kind = NodeKind::Directory;
-        let node = Node { path, kind, attributes: FileAttributes { mode, modified } };
-        let into = self.into;
-        self.finish_later(Box::pin(into.put_node(node))).await
+        let attributes = FileAttributes { mode, modified };
+        // Waited for, so that a folder is there before what it holds.
+        self.into.put_node(Node { path, kind, attributes }).await
     }
 
     async fn finish_file(&mut self, writer: FileWriter, path: String, size: u64) -> Result<()> {
@@ -289,7 +314,7 @@ impl<'w> Unpacker<'w> {
             .manifest
             .ok_or_else(|| corrupt("the server sent no manifest".to_owned()))?;
         self.ledger.compare(&manifest)?;
-        Ok(Unpacked { manifest, log: self.log })
+        Ok(Unpacked { manifest, label: self.label, log: self.log })
     }
 }
 

@@ -3,7 +3,6 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)] // each test file uses a part
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -259,12 +258,18 @@ impl rustls::client::danger::ServerCertVerifier for Believer {
 pub struct FolderSink {
     pub folder: PathBuf,
     pub identity: RefCell<Option<String>>,
-    pub files: Rc<RefCell<BTreeMap<String, u64>>>,
+    pub begun: Cell<u64>,
+    pub finished: Rc<Cell<u64>>,
 }
 
 impl FolderSink {
     pub fn new(folder: PathBuf) -> Rc<Self> {
-        Rc::new(Self { folder, identity: RefCell::default(), files: Rc::default() })
+        Rc::new(Self {
+            folder,
+            identity: RefCell::default(),
+            begun: Cell::default(),
+            finished: Rc::default(),
+        })
     }
 }
 
@@ -277,7 +282,8 @@ impl BackupSink for FolderSink {
     fn put_file(&self, path: &str, attributes: FileAttributes, mut body: Incoming) -> Answer<u64> {
         assert!(self.identity.borrow().is_some(), "identify comes first");
         assert_eq!(attributes.mode & !0o777, 0, "permission bits only");
-        let (target, name, files) = (self.folder.join(path), path.to_owned(), self.files.clone());
+        self.begun.set(self.begun.get() + 1);
+        let (target, name, finished) = (self.folder.join(path), path.to_owned(), self.finished.clone());
         Box::pin(async move {
             std::fs::create_dir_all(target.parent().unwrap()).unwrap();
             let mut file = std::fs::File::create_new(&target)
@@ -289,7 +295,7 @@ impl BackupSink for FolderSink {
             }
             let permissions = std::os::unix::fs::PermissionsExt::from_mode(attributes.mode);
             file.set_permissions(permissions).unwrap();
-            files.borrow_mut().insert(name, length);
+            finished.set(finished.get() + 1);
             Ok(length)
         })
     }
