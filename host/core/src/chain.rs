@@ -283,7 +283,7 @@ fn cover(mut appended: Vec<Segment>, mut merged: Vec<Segment>) -> Vec<Segment> {
         // Merged pieces are unions of fenced ones: any that reaches further will do.
         let mut best: Option<Segment> = None;
         let started = |piece: &Segment| !chosen.is_empty() && piece.start.offset <= at;
-        while let Some(piece) = merged.next_if(&started) {
+        while let Some(piece) = merged.next_if(started) {
             let reach = best.as_ref().map_or(at, |best| best.end.offset);
             if piece.end.offset > reach {
                 best = Some(piece);

@@ -301,7 +301,7 @@ impl Search<'_> {
         candidates.sort_by_key(|(spot, backup)| (*spot, backup.time()));
         let mut first = None;
         for (spot, backup) in candidates.into_iter().rev() {
-            match self.from_backup(line, spot, backup) {
+            match self.with_backup(line, spot, backup) {
                 Ok(plan) => return Ok(plan),
                 Err(error) => first.get_or_insert(error),
             };
@@ -327,7 +327,7 @@ impl Search<'_> {
     }
 
     /// The pieces that take this backup to the target.
-    fn from_backup(&self, line: &Line, spot: Spot, backup: &Backup) -> Result<RestorePlan, PlanError> {
+    fn with_backup(&self, line: &Line, spot: Spot, backup: &Backup) -> Result<RestorePlan, PlanError> {
         let Some(reach) = Reach::of(self.chain, line, backup, self.confirmed) else { return Err(self.outside()) };
         let all = reach.walk.pieces.len();
         let beyond = |piece: &Segment, step: usize| (step, piece.end.offset) > (spot.step(), spot.offset());
@@ -414,7 +414,7 @@ impl Search<'_> {
             return Err(PlanError::UnknownEpoch { epoch });
         };
         let line = self.chain.line(backup.manifest.end.epoch);
-        self.from_backup(&line, line.spot(&backup.manifest.end).ok_or_else(|| self.outside())?, backup)
+        self.with_backup(&line, line.spot(&backup.manifest.end).ok_or_else(|| self.outside())?, backup)
     }
 
     fn finish(

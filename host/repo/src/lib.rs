@@ -3,6 +3,7 @@
 pub mod crypto;
 mod error;
 pub mod limits;
+pub mod log;
 pub mod store;
 
 pub use crypto::{MasterKey, Password};
