@@ -42,8 +42,14 @@ pub struct Rows {
 
 impl Rows {
     fn with_columns(description: &RowDescription<'_>) -> Self {
-        let names = description.columns.iter().map(|column| column.name.to_owned());
-        Self { columns: names.collect(), rows: Vec::new() }
+        let names = description
+            .columns
+            .iter()
+            .map(|column| column.name.to_owned());
+        Self {
+            columns: names.collect(),
+            rows: Vec::new(),
+        }
     }
 
     fn push(&mut self, row: DataRow<'_>) -> Result<()> {
@@ -54,7 +60,12 @@ impl Rows {
             ));
         }
         let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
-        self.rows.push(row.values.into_iter().map(|value| value.map(text)).collect());
+        self.rows.push(
+            row.values
+                .into_iter()
+                .map(|value| value.map(text))
+                .collect(),
+        );
         Ok(())
     }
 
@@ -105,11 +116,10 @@ impl Incoming {
                 return Ok(());
             }
             let Some(bytes) = self.stream.next().await? else {
-                return Err(Error::new(
-                    ErrorKind::Unreachable,
-                    "the server closed the connection",
-                )
-                .hint("the server's log tells why"));
+                return Err(
+                    Error::new(ErrorKind::Unreachable, "the server closed the connection")
+                        .hint("the server's log tells why"),
+                );
             };
             self.chunk.clear();
             self.chunk.extend_from_slice(bytes);
@@ -154,7 +164,10 @@ struct Failed {
 
 impl From<Error> for Failed {
     fn from(error: Error) -> Self {
-        Self { error, other_may_work: false }
+        Self {
+            error,
+            other_may_work: false,
+        }
     }
 }
 
@@ -220,8 +233,12 @@ impl Session {
         credential: &Credential,
         encryption: Encryption,
     ) -> Result<Self, Failed> {
-        let opening = pin!(Self::dial_and_log_in(settings, purpose, credential, encryption));
-        let patience = pin!(host::sleep(settings.connect_timeout_s.saturating_mul(1_000_000)));
+        let opening = pin!(Self::dial_and_log_in(
+            settings, purpose, credential, encryption
+        ));
+        let patience = pin!(host::sleep(
+            settings.connect_timeout_s.saturating_mul(1_000_000)
+        ));
         match select(opening, patience).await {
             Either::Left((session, _)) => session,
             Either::Right(((), _)) => Err(Error::new(
@@ -281,7 +298,9 @@ impl Session {
         let mut nonce = [0; NONCE_BYTES];
         let random = host::random(NONCE_BYTES as u32);
         if random.len() != NONCE_BYTES {
-            return Err(Error::new(ErrorKind::Internal, "the host gave too little randomness").into());
+            return Err(
+                Error::new(ErrorKind::Internal, "the host gave too little randomness").into(),
+            );
         }
         nonce.copy_from_slice(&random);
         let (user, password) = (credential.user.as_str(), credential.password.as_str());
@@ -401,12 +420,19 @@ impl Session {
 
     /// Runs one or more statements.
     pub async fn query(&mut self, sql: &str) -> Result<Vec<Rows>> {
-        self.try_query(sql).await?.map_err(|error| from_server(&error))
+        self.try_query(sql)
+            .await?
+            .map_err(|error| from_server(&error))
     }
 
     /// Runs one statement and answers its first result.
     pub async fn rows(&mut self, sql: &str) -> Result<Rows> {
-        Ok(self.query(sql).await?.into_iter().next().unwrap_or_default())
+        Ok(self
+            .query(sql)
+            .await?
+            .into_iter()
+            .next()
+            .unwrap_or_default())
     }
 
     /// Sends a command and reads nothing yet.
@@ -457,7 +483,10 @@ async fn negotiate_tls(
     match connection.read(1).await?.as_slice() {
         b"S" => match connection.start_tls(verification).await {
             Ok(hash) => Ok(Some(hash)),
-            Err(error) => Err(Failed { error, other_may_work: !demanded }),
+            Err(error) => Err(Failed {
+                error,
+                other_may_work: !demanded,
+            }),
         },
         b"N" if !demanded => Ok(None),
         b"N" => Err(Error::new(

@@ -41,9 +41,15 @@ impl System {
 
 /// A timeline as the server writes it.
 pub fn timeline(text: &str) -> Result<u32> {
-    text.parse().ok().filter(|timeline| *timeline > 0).ok_or_else(|| {
-        Error::new(ErrorKind::Corrupt, "the server's timeline is not a number above zero")
-    })
+    text.parse()
+        .ok()
+        .filter(|timeline| *timeline > 0)
+        .ok_or_else(|| {
+            Error::new(
+                ErrorKind::Corrupt,
+                "the server's timeline is not a number above zero",
+            )
+        })
 }
 
 /// What a session in SQL saw.
@@ -90,11 +96,17 @@ pub async fn inspect(settings: &Settings) -> Result<Facts> {
     let (version, system, seen) = match (replication, sql) {
         (Ok((version, system)), Ok((_, seen))) => (version, Some(system), Some(seen)),
         (Ok((version, system)), Err(error)) => {
-            warnings.push(warning_of("no session in SQL, so settings were not checked", &error));
+            warnings.push(warning_of(
+                "no session in SQL, so settings were not checked",
+                &error,
+            ));
             (version, Some(system), None)
         }
         (Err(error), Ok((version, seen))) => {
-            warnings.push(warning_of("no replication session, which every backup needs", &error));
+            warnings.push(warning_of(
+                "no replication session, which every backup needs",
+                &error,
+            ));
             (version, None, Some(seen))
         }
         // The one in SQL fails for the same reason, or for a lesser one.
@@ -104,7 +116,11 @@ pub async fn inspect(settings: &Settings) -> Result<Facts> {
         warnings.extend(judge(seen, &settings.slot_name()));
     }
     let seen = seen.unwrap_or_default();
-    let identity = match system.as_ref().map(|system| system.identity.clone()).or(seen.identity) {
+    let identity = match system
+        .as_ref()
+        .map(|system| system.identity.clone())
+        .or(seen.identity)
+    {
         Some(identity) => identity,
         None => {
             return Err(Error::new(
@@ -197,7 +213,9 @@ async fn look_by_sql(settings: &Settings) -> Result<(ServerVersion, Seen)> {
 }
 
 fn count(rows: &Rows, column: &str) -> u64 {
-    rows.get(0, column).and_then(|text| text.parse().ok()).unwrap_or(0)
+    rows.get(0, column)
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0)
 }
 
 /// What will not work as configured, one line each, with what to do.
@@ -205,9 +223,11 @@ fn judge(seen: &Seen, slot_name: &str) -> Vec<String> {
     let mut warnings = Vec::new();
     let mut warn = |text: String| warnings.push(text);
     if seen.setting("wal_level") == Some("minimal") {
-        warn("wal_level is \"minimal\": neither backups nor archiving work; \
+        warn(
+            "wal_level is \"minimal\": neither backups nor archiving work; \
               set it to \"replica\" and restart the server"
-            .to_owned());
+                .to_owned(),
+        );
     }
     match seen.number("max_wal_senders") {
         // A backup takes one, the archive one; pg_basebackup and standbys are not ours.
@@ -235,17 +255,23 @@ fn judge(seen: &Seen, slot_name: &str) -> Vec<String> {
         _ => {}
     }
     if seen.setting("fsync") == Some("off") {
-        warn("fsync is off: a crash of the machine can destroy the database; turn it on".to_owned());
+        warn(
+            "fsync is off: a crash of the machine can destroy the database; turn it on".to_owned(),
+        );
     }
     if seen.setting("full_page_writes") == Some("off") {
-        warn("full_page_writes is off: a crash can tear pages, and so can a restore of a backup \
+        warn(
+            "full_page_writes is off: a crash can tear pages, and so can a restore of a backup \
               taken from a standby; turn it on"
-            .to_owned());
+                .to_owned(),
+        );
     }
     if seen.setting("data_checksums") == Some("off") {
-        warn("data checksums are off: damage inside the database's files goes unseen; \
+        warn(
+            "data checksums are off: damage inside the database's files goes unseen; \
               turn them on with pg_checksums while the server is stopped"
-            .to_owned());
+                .to_owned(),
+        );
     }
     if !seen.may_replicate {
         warn(format!(
@@ -356,7 +382,10 @@ mod tests {
         assert!(slot(|s| s.active = false).contains("not in use"));
         assert!(slot(|s| s.wal_status = Some("lost".to_owned())).contains("lost"));
         assert!(slot(|s| s.reserved = false).contains("keeps no log"));
-        let missing = Seen { slot: None, ..healthy() };
+        let missing = Seen {
+            slot: None,
+            ..healthy()
+        };
         assert!(only_warning(&missing).contains("does not exist"));
     }
 

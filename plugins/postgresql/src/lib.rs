@@ -43,8 +43,9 @@ impl Engine for PostgreSql {
         Description {
             name: "postgresql".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            summary: "PostgreSQL 13 to 18: base backups and log over the wire, restores to any point"
-                .to_owned(),
+            summary:
+                "PostgreSQL 13 to 18: base backups and log over the wire, restores to any point"
+                    .to_owned(),
             methods: vec![Method {
                 name: backup::STREAM.to_owned(),
                 summary: "BASE_BACKUP over a replication session, every file's checksum verified"

@@ -33,7 +33,17 @@ mod tests {
             assert_eq!(parse_lsn(&position(1, lsn).label).unwrap(), lsn);
         }
         assert_eq!(position(1, 0x16_b374_d848).label, "16/B374D848");
-        for bad in ["", "/", "0", "0/", "/0", "0/123456789", "x/0", "+1/0", "0/0/0"] {
+        for bad in [
+            "",
+            "/",
+            "0",
+            "0/",
+            "/0",
+            "0/123456789",
+            "x/0",
+            "+1/0",
+            "0/0/0",
+        ] {
             assert!(parse_lsn(bad).is_err(), "{bad}");
         }
     }

@@ -206,11 +206,19 @@ mod tests {
     #[test]
     fn the_schema_names_every_setting_and_no_other() {
         let schema: serde_json::Value = serde_json::from_str(&schema()).unwrap();
-        let mut words: Vec<_> = schema["properties"].as_object().unwrap().keys().cloned().collect();
+        let mut words: Vec<_> = schema["properties"]
+            .as_object()
+            .unwrap()
+            .keys()
+            .cloned()
+            .collect();
         words.sort();
         let error = Settings::parse(r#"{"nonsense": 1}"#).unwrap_err();
         for word in &words {
-            assert!(error.message.contains(&format!("`{word}`")), "{word} is not read");
+            assert!(
+                error.message.contains(&format!("`{word}`")),
+                "{word} is not read"
+            );
         }
         assert_eq!(error.message.matches('`').count() / 2, words.len() + 1);
     }
@@ -218,7 +226,10 @@ mod tests {
     #[test]
     fn another_application_name_has_another_slot_of_lawful_name() {
         for name in ["Archive-2", "ÄÖ", &"x".repeat(63)] {
-            let settings = Settings { application_name: name.to_owned(), ..Settings::default() };
+            let settings = Settings {
+                application_name: name.to_owned(),
+                ..Settings::default()
+            };
             assert!(slot_name(&settings.slot_name()).is_ok(), "{name}");
         }
     }

@@ -48,7 +48,11 @@ impl Ledger {
                 }
             }
         }
-        for path in self.files.keys().filter(|path| !path.starts_with(LOG_FOLDER)) {
+        for path in self
+            .files
+            .keys()
+            .filter(|path| !path.starts_with(LOG_FOLDER))
+        {
             wrong.add(format!("{path:?} is not in the manifest"));
         }
         wrong.into_result()
@@ -57,13 +61,16 @@ impl Ledger {
 
 fn difference(listed: &ManifestFile, received: Received) -> Option<String> {
     if listed.size != received.size {
-        return Some(format!("has {} bytes in place of {}", received.size, listed.size));
+        return Some(format!(
+            "has {} bytes in place of {}",
+            received.size, listed.size
+        ));
     }
     match &listed.checksum {
         // The bytes of the checksum lie in memory order of a little-endian machine.
-        Some(checksum) if checksum.algorithm == Algorithm::Crc32c => {
-            (checksum.value != received.crc.to_le_bytes()).then(|| "has another checksum".to_owned())
-        }
+        Some(checksum) if checksum.algorithm == Algorithm::Crc32c => (checksum.value
+            != received.crc.to_le_bytes())
+        .then(|| "has another checksum".to_owned()),
         Some(_) | None => Some("has no CRC-32C in the manifest".to_owned()),
     }
 }
@@ -114,7 +121,11 @@ mod tests {
     fn compare(received: &[(&str, &[u8])], files: Vec<ManifestFile>) -> Result<()> {
         let mut ledger = Ledger::default();
         for (path, bytes) in received {
-            ledger.add((*path).to_owned(), bytes.len() as u64, crc32c::crc32c(bytes))?;
+            ledger.add(
+                (*path).to_owned(),
+                bytes.len() as u64,
+                crc32c::crc32c(bytes),
+            )?;
         }
         ledger.compare(&Manifest {
             version: 1,
@@ -143,7 +154,10 @@ mod tests {
             (vec![good, ("b", b"finf".as_slice())], "another checksum"),
             (vec![good, ("b", b"fin")], "3 bytes in place of 4"),
             (vec![good], "\"b\" is missing"),
-            (vec![good, ("b", b"fine"), ("c", b"")], "\"c\" is not in the manifest"),
+            (
+                vec![good, ("b", b"fine"), ("c", b"")],
+                "\"c\" is not in the manifest",
+            ),
         ] {
             let error = compare(&received, files()).unwrap_err();
             assert_eq!(error.kind, ErrorKind::Corrupt);
@@ -154,7 +168,10 @@ mod tests {
 
     #[test]
     fn a_manifest_without_checksums_is_refused() {
-        let bare = ManifestFile { checksum: None, ..listed("a", b"good") };
+        let bare = ManifestFile {
+            checksum: None,
+            ..listed("a", b"good")
+        };
         assert!(compare(&[("a", b"good")], vec![bare]).is_err());
     }
 
@@ -162,6 +179,11 @@ mod tests {
     fn many_wrong_files_are_counted() {
         let files = vec![listed("a", b"1"), listed("b", b"2"), listed("c", b"3")];
         let error = compare(&[], files).unwrap_err();
-        assert!(error.message.contains("\"a\" is missing (and 2 more files)"), "{error}");
+        assert!(
+            error
+                .message
+                .contains("\"a\" is missing (and 2 more files)"),
+            "{error}"
+        );
     }
 }

@@ -34,8 +34,15 @@ type Finishing<'w> = Pin<Box<dyn Future<Output = Result<()>> + 'w>>;
 /// What is being received.
 enum Part {
     Nothing,
-    Archive { tar: Decoder, root: Root, open: Option<OpenFile> },
-    Manifest { writer: FileWriter, bytes: Vec<u8> },
+    Archive {
+        tar: Decoder,
+        root: Root,
+        open: Option<OpenFile>,
+    },
+    Manifest {
+        writer: FileWriter,
+        bytes: Vec<u8>,
+    },
 }
 
 /// Where an archive's files go.
@@ -113,7 +120,10 @@ impl<'w> Unpacker<'w> {
     pub(super) async fn begin_archive(&mut self, oid: Option<u32>, location: &str) -> Result<()> {
         self.end_part().await?;
         let root = match oid {
-            None => Root { stored: MAIN.to_owned(), listed: String::new() },
+            None => Root {
+                stored: MAIN.to_owned(),
+                listed: String::new(),
+            },
             Some(oid) => Root {
                 // A tablespace "in place" lies inside the main folder.
                 stored: if location.starts_with('/') {
@@ -125,8 +135,13 @@ impl<'w> Unpacker<'w> {
             },
         };
         // The archive has entries for what is inside only.
-        self.put_folder(root.stored.clone(), self.folder_mode, host::now()).await?;
-        self.part = Part::Archive { tar: Decoder::new(), root, open: None };
+        self.put_folder(root.stored.clone(), self.folder_mode, host::now())
+            .await?;
+        self.part = Part::Archive {
+            tar: Decoder::new(),
+            root,
+            open: None,
+        };
         Ok(())
     }
 
@@ -136,16 +151,26 @@ impl<'w> Unpacker<'w> {
         if self.manifest.is_some() {
             return Err(corrupt("the server sent two manifests".to_owned()));
         }
-        let attributes = FileAttributes { mode: 0o600, modified: host::now() };
-        let writer = self.into.put_file(&format!("{MAIN}/{MANIFEST}"), attributes);
-        self.part = Part::Manifest { writer, bytes: Vec::new() };
+        let attributes = FileAttributes {
+            mode: 0o600,
+            modified: host::now(),
+        };
+        let writer = self
+            .into
+            .put_file(&format!("{MAIN}/{MANIFEST}"), attributes);
+        self.part = Part::Manifest {
+            writer,
+            bytes: Vec::new(),
+        };
         Ok(())
     }
 
     /// Bytes of what began last.
     pub(super) async fn data(&mut self, mut data: &[u8]) -> Result<()> {
         match &mut self.part {
-            Part::Nothing => Err(corrupt("the server sent data that belongs to nothing".to_owned())),
+            Part::Nothing => Err(corrupt(
+                "the server sent data that belongs to nothing".to_owned(),
+            )),
             Part::Manifest { writer, bytes } => {
                 if bytes.len() + data.len() > MANIFEST_BYTES_MAX {
                     return Err(corrupt(format!(
@@ -183,7 +208,9 @@ impl<'w> Unpacker<'w> {
             }
             Event::Data(data) => {
                 let Some(file) = open else {
-                    return Err(corrupt("the server's archive has data outside a file".to_owned()));
+                    return Err(corrupt(
+                        "the server's archive has data outside a file".to_owned(),
+                    ));
                 };
                 file.crc = crc32c::crc32c_append(file.crc, data);
                 match file.kind {
@@ -248,7 +275,9 @@ impl<'w> Unpacker<'w> {
                 if let Part::Archive { open, .. } = &mut self.part
                     && open.replace(file).is_some()
                 {
-                    return Err(corrupt("the server's archive begins a file inside another".to_owned()));
+                    return Err(corrupt(
+                        "the server's archive begins a file inside another".to_owned(),
+                    ));
                 }
                 Ok(())
             }
@@ -259,7 +288,13 @@ impl<'w> Unpacker<'w> {
         let kind = NodeKind::Directory;
         let attributes = FileAttributes { mode, modified };
         // Waited for, so that a folder is there before what it holds.
-        self.into.put_node(Node { path, kind, attributes }).await
+        self.into
+            .put_node(Node {
+                path,
+                kind,
+                attributes,
+            })
+            .await
     }
 
     async fn finish_file(&mut self, writer: FileWriter, path: String, size: u64) -> Result<()> {
@@ -292,7 +327,9 @@ impl<'w> Unpacker<'w> {
             Part::Nothing => Ok(()),
             Part::Archive { tar, open, .. } => {
                 if open.is_some() {
-                    return Err(corrupt("the server's archive ends inside a file".to_owned()));
+                    return Err(corrupt(
+                        "the server's archive ends inside a file".to_owned(),
+                    ));
                 }
                 tar.finish().map_err(from_wire)
             }
@@ -314,7 +351,11 @@ impl<'w> Unpacker<'w> {
             .manifest
             .ok_or_else(|| corrupt("the server sent no manifest".to_owned()))?;
         self.ledger.compare(&manifest)?;
-        Ok(Unpacked { manifest, label: self.label, log: self.log })
+        Ok(Unpacked {
+            manifest,
+            label: self.label,
+            log: self.log,
+        })
     }
 }
 

@@ -93,7 +93,13 @@ mod tests {
             watch.note(n, n);
         }
         assert!(watch.commits.len() <= COMMITS_MAX);
-        assert_eq!(watch.last_commit_before(0), Some(COMMITS_MAX as u64 / 2 - 1));
-        assert_eq!(watch.last_commit_before(u64::MAX), Some(COMMITS_MAX as u64 + 9));
+        assert_eq!(
+            watch.last_commit_before(0),
+            Some(COMMITS_MAX as u64 / 2 - 1)
+        );
+        assert_eq!(
+            watch.last_commit_before(u64::MAX),
+            Some(COMMITS_MAX as u64 + 9)
+        );
     }
 }

@@ -13,12 +13,23 @@ pub fn bin() -> PathBuf {
         .map_or_else(|| "/usr/lib/postgresql/15/bin".into(), PathBuf::from)
 }
 
+/// Whether the server program was built with TLS; some embeddable builds are not.
+pub fn has_tls() -> bool {
+    let program = std::fs::read(bin().join("postgres")).unwrap();
+    program.windows(11).any(|window| window == b"SSL_CTX_new")
+}
+
 /// A command as a user whom the server allows: it refuses to run as root.
 pub fn as_postgres(program: &Path) -> Command {
     if is_root() {
         let mut command = Command::new("setpriv");
         command
-            .args(["--reuid=postgres", "--regid=postgres", "--clear-groups", "--"])
+            .args([
+                "--reuid=postgres",
+                "--regid=postgres",
+                "--clear-groups",
+                "--",
+            ])
             .arg(program);
         command
     } else {
@@ -31,7 +42,11 @@ fn is_root() -> bool {
 }
 
 fn run(command: &mut Command) -> Output {
-    let output = command.env("LC_ALL", "C").stdin(Stdio::null()).output().unwrap();
+    let output = command
+        .env("LC_ALL", "C")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
     assert!(
         output.status.success(),
         "{command:?}: {}{}",
@@ -83,10 +98,23 @@ impl Cluster {
         if is_root() {
             run(Command::new("chown").arg("postgres").arg(folder.path()));
         }
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
         let cluster = Self { folder, port };
         run(as_postgres(&bin().join("initdb"))
-            .args(["--no-sync", "-A", "trust", "-U", "postgres", "-E", "UTF8", "-D"])
+            .args([
+                "--no-sync",
+                "-A",
+                "trust",
+                "-U",
+                "postgres",
+                "-E",
+                "UTF8",
+                "-D",
+            ])
             .arg(cluster.data())
             .args(setup.initdb));
         let mut conf = format!(
@@ -138,13 +166,22 @@ impl Cluster {
     fn make_certificate(&self) {
         let data = self.data();
         run(Command::new("openssl")
-            .args(["req", "-x509", "-newkey", "rsa:2048", "-sha256", "-nodes", "-days", "2"])
-            .args(["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"])
+            .args([
+                "req", "-x509", "-newkey", "rsa:2048", "-sha256", "-nodes", "-days", "2",
+            ])
+            .args([
+                "-subj",
+                "/CN=localhost",
+                "-addext",
+                "subjectAltName=IP:127.0.0.1",
+            ])
             .arg("-keyout")
             .arg(data.join("server.key"))
             .arg("-out")
             .arg(data.join("server.crt")));
-        run(Command::new("chmod").arg("600").arg(data.join("server.key")));
+        run(Command::new("chmod")
+            .arg("600")
+            .arg(data.join("server.key")));
         if is_root() {
             run(Command::new("chown")
                 .arg("postgres")
@@ -171,7 +208,16 @@ impl Cluster {
             PathBuf::from("psql")
         };
         let output = run(Command::new(psql)
-            .args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", "postgres", "-h"])
+            .args([
+                "-XAtq",
+                "-v",
+                "ON_ERROR_STOP=1",
+                "-U",
+                "postgres",
+                "-d",
+                "postgres",
+                "-h",
+            ])
             .arg(self.path())
             .args(["-p", &self.port.to_string(), "-c", sql]));
         String::from_utf8(output.stdout).unwrap().trim().to_owned()

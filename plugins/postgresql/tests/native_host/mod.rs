@@ -62,7 +62,9 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> T {
         .build()
         .unwrap()
         .block_on(async {
-            tokio::time::timeout(Duration::from_secs(120), future).await.expect("within two minutes")
+            tokio::time::timeout(Duration::from_secs(120), future)
+                .await
+                .expect("within two minutes")
         })
 }
 
@@ -97,7 +99,10 @@ impl HostBackend for NativeHost {
     }
 
     fn open_directory(&self, name: &str) -> Result<Rc<dyn DirectoryBackend>> {
-        Err(Error::new(ErrorKind::Denied, format!("no directory {name}")))
+        Err(Error::new(
+            ErrorKind::Denied,
+            format!("no directory {name}"),
+        ))
     }
 
     fn run(&self, tool: &str, _: &[String]) -> Answer<Rc<dyn ProcessBackend>> {
@@ -106,7 +111,9 @@ impl HostBackend for NativeHost {
     }
 
     fn log(&self, level: Level, message: &str) {
-        self.logged.borrow_mut().push(format!("{level:?} {message}"));
+        self.logged
+            .borrow_mut()
+            .push(format!("{level:?} {message}"));
     }
 
     fn progress(&self, _: &str, _: u64, _: Option<u64>) {}
@@ -123,7 +130,11 @@ impl HostBackend for NativeHost {
         let mut bytes = Vec::new();
         while bytes.len() < length as usize {
             self.nonce.set(self.nonce.get() + 1);
-            bytes.extend(Sha256::digest(format!("{}/{}", self.now(), self.nonce.get())));
+            bytes.extend(Sha256::digest(format!(
+                "{}/{}",
+                self.now(),
+                self.nonce.get()
+            )));
         }
         bytes.truncate(length as usize);
         bytes
@@ -153,7 +164,12 @@ impl ConnectionBackend for TestConnection {
         Box::pin(async move {
             let mut bytes = vec![0; max as usize];
             let mut reader = reader.lock().await;
-            let count = reader.as_mut().unwrap().read(&mut bytes).await.map_err(unreachable)?;
+            let count = reader
+                .as_mut()
+                .unwrap()
+                .read(&mut bytes)
+                .await
+                .map_err(unreachable)?;
             bytes.truncate(count);
             Ok(bytes)
         })
@@ -170,7 +186,11 @@ impl ConnectionBackend for TestConnection {
     }
 
     fn start_tls(&self, verification: TlsVerification) -> Answer<Option<Vec<u8>>> {
-        assert_eq!(verification, TlsVerification::None, "the tests verify nothing");
+        assert_eq!(
+            verification,
+            TlsVerification::None,
+            "the tests verify nothing"
+        );
         let (reader, writer) = (self.0.clone(), self.1.clone());
         Box::pin(async move {
             let (mut reader, mut writer) = (reader.lock().await, writer.lock().await);
@@ -283,7 +303,11 @@ impl BackupSink for FolderSink {
         assert!(self.identity.borrow().is_some(), "identify comes first");
         assert_eq!(attributes.mode & !0o777, 0, "permission bits only");
         self.begun.set(self.begun.get() + 1);
-        let (target, name, finished) = (self.folder.join(path), path.to_owned(), self.finished.clone());
+        let (target, name, finished) = (
+            self.folder.join(path),
+            path.to_owned(),
+            self.finished.clone(),
+        );
         Box::pin(async move {
             std::fs::create_dir_all(target.parent().unwrap()).unwrap();
             let mut file = std::fs::File::create_new(&target)

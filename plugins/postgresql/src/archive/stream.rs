@@ -1,0 +1,304 @@
+//! One stream of log, from START_REPLICATION to its end: three activities on one thread.
+//!
+//! ```text
+//!   receive ──▶ Flow ──▶ store ──▶ LogWriter
+//!                 │         │
+//!                 ▼         ▼ flushed
+//!               report ──────────▶ the server
+//! ```
+//!
+//! None waits for another's I/O, so keepalives are answered while an append is on its way,
+//! and what comes meanwhile is appended together: the slower the store, the larger the pieces.
+
+use std::cell::{Cell, RefCell};
+use std::pin::pin;
+
+use backstay_postgresql_wire::protocol::Backend;
+use backstay_postgresql_wire::replication::{StandbyStatus, StreamMessage};
+use backstay_sdk::{Error, ErrorKind, Level, LogWriter, Result, Timestamp, host};
+use futures::channel::mpsc;
+use futures::future::{Either, FutureExt, select, try_join};
+use futures::{StreamExt, future};
+
+use super::flow::{Due, Flow, Plan};
+use super::limits::{
+    SILENCE_US_MAX, STANDSTILL_US, STATUS_INTERVAL_US, TROUBLES_MAX, UNCONFIRMED_INTERVAL_US,
+};
+use super::{Stop, file_note};
+use crate::connection::{Outgoing, Session, unexpected};
+use crate::refusal::{from_server, from_wire};
+
+/// How a stream ended; what came is durable in any case.
+pub(super) enum Ended {
+    /// The host asked for it.
+    Stopped,
+    /// The server has no more log of this timeline.
+    CopyDone,
+    /// The connection broke, or the server refused to go on.
+    Failed(Error),
+}
+
+/// A note that must be stored before the first piece of its timeline.
+pub(super) type Note = (String, Vec<u8>);
+
+/// Wakes one activity; a second call before it woke changes nothing.
+struct Bell {
+    ring: RefCell<mpsc::Sender<()>>,
+    heard: RefCell<Option<mpsc::Receiver<()>>>,
+}
+
+impl Bell {
+    fn new() -> Self {
+        let (ring, heard) = mpsc::channel(0);
+        Self { ring: RefCell::new(ring), heard: RefCell::new(Some(heard)) }
+    }
+
+    fn ring(&self) {
+        // Full: it rings already.
+        let _ = self.ring.borrow_mut().try_send(());
+    }
+
+    /// The one listener's end.
+    fn listen(&self) -> mpsc::Receiver<()> {
+        self.heard.borrow_mut().take().unwrap_or_else(|| mpsc::channel(0).1)
+    }
+}
+
+/// What the activities share. No borrow is held across an await.
+struct Shared {
+    flow: RefCell<Flow>,
+    /// For `store`.
+    came: Bell,
+    /// For `receive`.
+    room: Bell,
+    /// For `report`.
+    news: Bell,
+    reply_wanted: Cell<bool>,
+    /// `store` is through, so `report` may end.
+    stored: Cell<bool>,
+    heard_at: Cell<Timestamp>,
+    /// Where the log stood, and since when by the server's clock.
+    stands: Cell<Option<(u64, Timestamp)>>,
+    /// To be confirmed: the end of the log at that time.
+    confirm: Cell<Option<(u64, Timestamp)>>,
+    confirmed: Cell<Option<u64>>,
+}
+
+/// Streams until the host asks to stop, the timeline ends or the connection breaks. What
+/// came is durable when this answers; an error is the host's refusal to store.
+pub(super) async fn run(
+    session: &mut Session,
+    plan: Plan,
+    note: Option<Note>,
+    into: &LogWriter,
+    stop: &Stop,
+) -> Result<Ended> {
+    let outgoing = session.sender();
+    let shared = Shared {
+        flow: RefCell::new(Flow::new(plan)),
+        came: Bell::new(),
+        room: Bell::new(),
+        news: Bell::new(),
+        reply_wanted: Cell::new(false),
+        stored: Cell::new(false),
+        heard_at: Cell::new(host::now()),
+        stands: Cell::new(None),
+        confirm: Cell::new(None),
+        confirmed: Cell::new(None),
+    };
+    let receiving = async {
+        let mut halt = pin!(
+            async {
+                let reporting = pin!(report(&shared, &outgoing));
+                match select(reporting, stop.clone()).await {
+                    Either::Left((error, _)) => Ended::Failed(error),
+                    Either::Right(((), _)) => Ended::Stopped,
+                }
+            }
+            .fuse()
+        );
+        let ended = {
+            let receiving = pin!(receive(session, &shared));
+            match select(receiving, halt.as_mut()).await {
+                Either::Left((ended, _)) | Either::Right((ended, _)) => ended,
+            }
+        };
+        shared.flow.borrow_mut().end();
+        shared.came.ring();
+        // While the rest is stored, the server still hears from us.
+        if !matches!(ended, Ended::Failed(_)) && !shared.stored.get() {
+            let reporting = report_until_stored(&shared, &outgoing);
+            if let Err(error) = reporting.await {
+                host::log(Level::Debug, &format!("failed to report the last status: {error}"));
+            }
+        }
+        Ok(ended)
+    };
+    let (ended, ()) = try_join(receiving, store(&shared, into, note)).await?;
+    Ok(ended)
+}
+
+/// Takes in what the server sends.
+async fn receive(session: &mut Session, shared: &Shared) -> Ended {
+    let mut room = shared.room.listen();
+    let mut troubles = 0;
+    loop {
+        while shared.flow.borrow().is_full() {
+            let _ = room.next().await;
+        }
+        let message = match session.next().await {
+            Ok(message) => message,
+            Err(error) => return Ended::Failed(error),
+        };
+        let now = host::now();
+        shared.heard_at.set(now);
+        let done = match message {
+            Backend::CopyData(copied) => match StreamMessage::parse(copied) {
+                Ok(message) => take_in(shared, message, now),
+                Err(error) => Err(from_wire(error)),
+            },
+            Backend::CopyDone => return Ended::CopyDone,
+            Backend::ErrorResponse(error) => Err(from_server(&error)),
+            _ => Err(unexpected("in the log")),
+        };
+        if let Err(error) = done {
+            return Ended::Failed(error);
+        }
+        if let Some(trouble) = shared.flow.borrow_mut().take_trouble() {
+            troubles += 1;
+            if troubles <= TROUBLES_MAX {
+                host::log(
+                    Level::Warn,
+                    &format!("log is stored but not understood, so commit times are missing: {trouble}"),
+                );
+            }
+        }
+    }
+}
+
+fn take_in(shared: &Shared, message: StreamMessage<'_>, now: Timestamp) -> Result<()> {
+    match message {
+        StreamMessage::XLogData { start, data, .. } => {
+            shared.flow.borrow_mut().push(start, data, now)?;
+            shared.came.ring();
+        }
+        StreamMessage::Keepalive { server_end, sent_at, reply_requested } => {
+            if reply_requested {
+                shared.flow.borrow_mut().hurry();
+                shared.reply_wanted.set(true);
+                shared.came.ring();
+                shared.news.ring();
+            }
+            settle(shared, server_end, sent_at);
+        }
+    }
+    Ok(())
+}
+
+/// Looks whether the end of the log stood still for a while and is durable here.
+fn settle(shared: &Shared, server_end: u64, sent_at: Timestamp) {
+    let flow = shared.flow.borrow();
+    if !flow.is_settled() || flow.flushed() < server_end {
+        shared.stands.set(None);
+        return;
+    }
+    match shared.stands.get() {
+        Some((at, since)) if at == flow.flushed() => {
+            if sent_at.saturating_sub(since) >= STANDSTILL_US {
+                shared.confirm.set(Some((at, since)));
+                shared.stands.set(Some((at, sent_at)));
+                shared.came.ring();
+            }
+        }
+        _ => shared.stands.set(Some((flow.flushed(), sent_at))),
+    }
+}
+
+/// Appends what is due, until all that came is durable and no more comes.
+async fn store(shared: &Shared, into: &LogWriter, mut note: Option<Note>) -> Result<()> {
+    let mut came = shared.came.listen();
+    loop {
+        let due = shared.flow.borrow().due(host::now());
+        match due {
+            Due::Now => {}
+            Due::Never => break,
+            Due::Later => {
+                if let Some((at, when)) = shared.confirm.take() {
+                    let at = shared.flow.borrow().position(at);
+                    shared.confirmed.set(Some(at.offset));
+                    into.confirm(at, when).await?;
+                } else {
+                    let _ = came.next().await;
+                }
+                continue;
+            }
+            Due::In(pause_us) => {
+                let _ = select(came.next(), pin!(host::sleep(pause_us))).await;
+                continue;
+            }
+        }
+        let Some(piece) = shared.flow.borrow_mut().cut(host::now())? else { continue };
+        shared.room.ring();
+        if let Some(note) = note.take() {
+            file_note(into, &note).await?;
+        }
+        let end = piece.segment.end.offset;
+        into.append_bytes(piece.segment, &piece.bytes).await?;
+        shared.flow.borrow_mut().appended(end);
+        shared.news.ring();
+    }
+    shared.stored.set(true);
+    shared.news.ring();
+    Ok(())
+}
+
+/// Tells the server how far we are, whenever that changed and every few seconds. Ends only
+/// when the connection is broken or dead.
+async fn report(shared: &Shared, outgoing: &Outgoing) -> Error {
+    let mut news = shared.news.listen();
+    loop {
+        if let Err(error) = send_status(shared, outgoing).await {
+            return error;
+        }
+        let flushed = shared.flow.borrow().flushed();
+        let interval_us = if shared.confirmed.get() == Some(flushed) {
+            STATUS_INTERVAL_US
+        } else {
+            UNCONFIRMED_INTERVAL_US
+        };
+        let _ = select(news.next(), pin!(host::sleep(interval_us))).await;
+        let silence = host::now().saturating_sub(shared.heard_at.get());
+        if silence > SILENCE_US_MAX && !shared.flow.borrow().is_full() {
+            return Error::new(
+                ErrorKind::Unreachable,
+                format!("the server has been silent for {} s", silence / 1_000_000),
+            );
+        }
+    }
+}
+
+/// The same at the end, when nothing is received any more.
+async fn report_until_stored(shared: &Shared, outgoing: &Outgoing) -> Result<()> {
+    while !shared.stored.get() {
+        // The bell's listener may have gone with `report`: short looks will do.
+        host::sleep(50_000).await;
+    }
+    future::ready(()).await;
+    send_status(shared, outgoing).await
+}
+
+async fn send_status(shared: &Shared, outgoing: &Outgoing) -> Result<()> {
+    let status = {
+        let flow = shared.flow.borrow();
+        let flushed = flow.flushed();
+        StandbyStatus {
+            written: flow.received().max(flushed),
+            flushed,
+            applied: flushed,
+            now: host::now(),
+            // Its answer tells the server's clock, and that it lives.
+            reply_requested: !shared.reply_wanted.take(),
+        }
+    };
+    outgoing.send(status.encode().map_err(from_wire)?).await
+}
