@@ -26,10 +26,19 @@
 #![forbid(unsafe_code)]
 
 pub mod auth;
+pub mod backup_label;
 pub mod error;
 pub mod error_fields;
+pub mod history;
 pub mod limits;
+pub mod lsn;
+pub mod manifest;
 pub mod protocol;
 pub mod replication;
+pub mod tablespace_map;
+pub mod tar;
+pub mod utc;
+pub mod wal;
+pub mod wal_file;
 
 pub use error::{Error, ErrorKind, Result};

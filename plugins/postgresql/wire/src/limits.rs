@@ -35,3 +35,21 @@ pub const SCRAM_SALT_BYTES_MAX: usize = 1024;
 
 /// Longest identifier PostgreSQL keeps (`NAMEDATALEN - 1`).
 pub const IDENTIFIER_BYTES_MAX: usize = 63;
+
+/// Longest long name or pax header of a tar entry: room for two paths of 4,096 bytes and
+/// the few records writers add.
+pub const TAR_EXTENSION_BYTES_MAX: usize = 64 << 10;
+
+/// Longest path of a tar entry, as the host's contract has it.
+pub const TAR_PATH_BYTES_MAX: usize = 4096;
+
+/// Longest log record: what PostgreSQL allocates at most (1 GiB less one), of which it writes
+/// a little less. A length above it means that the bytes are not log.
+pub const WAL_RECORD_BYTES_MAX: u32 = (1 << 30) - 1;
+
+/// Largest backup manifest that is read whole: a plugin has 256 MiB of memory, and parsing
+/// takes about as much again. A file takes about 150 bytes: room for 600,000 files.
+pub const MANIFEST_BYTES_MAX: usize = 96 << 20;
+
+/// Most lines of a history file: one for each failover in the cluster's life.
+pub const HISTORY_LINES_MAX: usize = 65_536;

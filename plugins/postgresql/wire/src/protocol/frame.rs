@@ -41,11 +41,21 @@ pub struct Frame<'a> {
 pub struct Decoder {
     /// The start of a frame whose end has not come yet, header included.
     partial: Vec<u8>,
-    /// `partial` was handed out and is empty as of the next call.
-    spent: bool,
+    current: Current,
     authenticated: bool,
     /// Once the stream made no sense, it never does again.
     failed: Option<Error>,
+}
+
+/// Where the frame is that was moved to last.
+#[derive(Debug, Default)]
+enum Current {
+    #[default]
+    None,
+    /// The last `frame_bytes` of the input taken.
+    Borrowed { frame_bytes: usize },
+    /// All of `partial`, which is emptied by the next move.
+    Joined,
 }
 
 impl Decoder {
@@ -63,47 +73,71 @@ impl Decoder {
     /// Whether a frame has begun whose end has not come: an end of the stream here is a cut.
     #[must_use]
     pub fn is_inside_frame(&self) -> bool {
-        !self.spent && !self.partial.is_empty()
+        !matches!(self.current, Current::Joined) && !self.partial.is_empty()
     }
 
     /// The next whole frame; nothing when `input` is used up. Advances `input` past what was taken.
     ///
     /// After an error every further call answers the same error.
     pub fn next<'i: 'f, 'f>(&'f mut self, input: &mut &'i [u8]) -> Result<Option<Frame<'f>>> {
+        let before = *input;
+        if !self.advance(input)? {
+            return Ok(None);
+        }
+        let taken = before.len() - input.len();
+        Ok(self.current(&before[..taken]))
+    }
+
+    /// Moves on to the next whole frame, and answers whether there is one; [`Self::current`] shows it.
+    ///
+    /// For owners of a buffer who cannot keep a borrow of it across calls.
+    pub fn advance(&mut self, input: &mut &[u8]) -> Result<bool> {
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }
-        if self.spent {
-            self.spent = false;
+        if matches!(self.current, Current::Joined) {
             self.partial.clear();
             self.partial.shrink_to(KEPT_BYTES_MAX);
         }
+        self.current = Current::None;
         if self.partial.is_empty()
             && let Some(header) = input.first_chunk::<HEADER_BYTES>()
         {
-            let length = self.body_length(*header)?;
-            if let Some((frame, rest)) = input.split_at_checked(HEADER_BYTES + length) {
+            let frame_bytes = HEADER_BYTES + self.body_length(*header)?;
+            if let Some((_, rest)) = input.split_at_checked(frame_bytes) {
                 *input = rest;
-                return Ok(Some(Frame {
-                    tag: header[0],
-                    body: &frame[HEADER_BYTES..],
-                }));
+                self.current = Current::Borrowed { frame_bytes };
+                return Ok(true);
             }
         }
         self.take(input, HEADER_BYTES);
         let Some(header) = self.partial.first_chunk::<HEADER_BYTES>().copied() else {
-            return Ok(None);
+            return Ok(false);
         };
-        let length = self.body_length(header)?;
-        self.take(input, HEADER_BYTES + length);
-        if self.partial.len() < HEADER_BYTES + length {
-            return Ok(None);
+        let frame_bytes = HEADER_BYTES + self.body_length(header)?;
+        self.take(input, frame_bytes);
+        if self.partial.len() < frame_bytes {
+            return Ok(false);
         }
-        self.spent = true;
-        Ok(Some(Frame {
+        self.current = Current::Joined;
+        Ok(true)
+    }
+
+    /// The frame that [`Self::advance`] moved to. `taken` is the input up to where it stopped.
+    #[must_use]
+    pub fn current<'f>(&'f self, taken: &'f [u8]) -> Option<Frame<'f>> {
+        let frame = match self.current {
+            Current::None => return None,
+            Current::Joined => &self.partial,
+            Current::Borrowed { frame_bytes } => {
+                taken.get(taken.len().checked_sub(frame_bytes)?..)?
+            }
+        };
+        let (header, body) = frame.split_at_checked(HEADER_BYTES)?;
+        Some(Frame {
             tag: header[0],
-            body: &self.partial[HEADER_BYTES..],
-        }))
+            body,
+        })
     }
 
     /// Fills `partial` up to `length` from `input`. Grows only by bytes that came.
