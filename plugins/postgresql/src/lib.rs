@@ -4,6 +4,8 @@
 //!   inspect ─┐                    ┌─ connection: dial, TLS, log in, ask
 //!   backup  ─┼─▶ Session ─────────┤
 //!   archive ─┘                    └─ backstay-postgresql-wire: the codecs, no I/O
+//!
+//!   locate, restore ─▶ stored log and backups: no session
 //! ```
 //!
 //! | word | meaning |
@@ -15,17 +17,21 @@
 #![cfg_attr(not(target_arch = "wasm32"), forbid(unsafe_code))]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+pub mod archive;
 pub mod backup;
 pub mod connection;
 pub mod inspect;
+pub mod locate;
+mod log_scan;
 pub mod position;
 pub mod refusal;
+pub mod restore;
 pub mod settings;
 
 use backstay_sdk::{
-    BackupJob, BackupReader, BackupReport, BackupWriter, Description, Directory, Engine, Error,
-    ErrorKind, Facts, GrantKind, GrantRequest, LogReader, Method, ReplayKind, RestoreJob,
-    RestoreReport, Result,
+    BackupJob, BackupReader, BackupReport, BackupWriter, Description, Directory, Engine, Facts,
+    GrantKind, GrantRequest, LogReader, LogWriter, Method, Place, RecoveryTarget, ReplayKind,
+    RestoreJob, RestoreReport, Result,
 };
 use settings::Settings;
 
@@ -79,15 +85,23 @@ impl Engine for PostgreSql {
         backup::backup(&Settings::read()?, &job, &into).await
     }
 
+    async fn archive(into: LogWriter) -> Result<()> {
+        archive::archive(&Settings::read()?, &into).await
+    }
+
+    async fn locate(target: RecoveryTarget, logs: Option<LogReader>) -> Result<Option<Place>> {
+        locate::locate(&target, logs.as_ref()).await
+    }
+
     async fn restore(
         job: RestoreJob,
         from: BackupReader,
         logs: Option<LogReader>,
         into: Directory,
     ) -> Result<RestoreReport> {
-        let _ = (job, from, logs, into);
-        Err(Error::new(ErrorKind::Unsupported, "not yet"))
+        restore::restore(&job, &from, logs.as_ref(), &into).await
     }
 }
 
-backstay_sdk::export_engine!(PostgreSql);
+#[cfg(target_arch = "wasm32")]
+backstay_sdk::component::export!(PostgreSql with_types_in backstay_sdk::component);
