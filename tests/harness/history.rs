@@ -219,7 +219,7 @@ fn line_up(folder: &Path, segment_bytes: u64, timelines: &[(u32, Lsn)], from: Ls
         let file: PathBuf = folder.join(name(*owner, number));
         if !file.exists() {
             // A position exactly at the end of a file names a file that is not there yet.
-            if number == end.segment(segment_bytes) && end.0 % segment_bytes == 0 {
+            if number == end.segment(segment_bytes) && end.0.is_multiple_of(segment_bytes) {
                 break;
             }
             bail!("the server no longer has {}", file.display());

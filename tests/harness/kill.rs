@@ -41,10 +41,10 @@ pub fn kill_9(pid: u32) {
 }
 
 /// What a kill did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It died at that time after the start.
-    Killed(Duration),
+    /// It died; these were the parent's descendants a moment before.
+    Killed(Vec<u32>),
     /// It had ended before its hour came.
     TooLate,
 }
@@ -70,14 +70,15 @@ pub fn kill_at(root: u32, victim: Victim, moment: Duration) -> Outcome {
         }
         std::thread::sleep(Duration::from_millis(1).min(moment));
     }
+    let family = descendants(root);
     let pid = match victim {
         Victim::Parent => Some(root),
-        Victim::Child => descendants(root).first().copied(),
+        Victim::Child => family.first().copied(),
     };
     match pid {
         Some(pid) if alive() => {
             kill_9(pid);
-            Outcome::Killed(start.elapsed())
+            Outcome::Killed(family)
         }
         _ => Outcome::TooLate,
     }

@@ -391,6 +391,25 @@ impl Postgres {
         Ok(())
     }
 
+    /// Makes this standby the primary in place of `old`, at its address, as a failover manager would.
+    pub fn take_over(&mut self, old: &Self) -> Result<()> {
+        self.stop(Stop::Fast)?;
+        self.port = old.port;
+        self.start()?;
+        self.promote()
+    }
+
+    /// Waits until somebody streams WAL under this name.
+    pub fn wait_streaming(&self, application: &str) -> Result<()> {
+        let query = format!(
+            "SELECT count(*) FROM pg_stat_replication WHERE application_name = '{application}' AND state = 'streaming'"
+        );
+        wait_for("somebody to stream WAL", limits::ARCHIVE_CATCH_UP, || {
+            Ok((self.value::<u32>(&query)? > 0).then_some(()))
+        })
+        .with_context(|| format!("{application}; the server's log:\n{}", self.log_tail()))
+    }
+
     /// Takes over another port at the next start.
     pub fn move_to_port(&mut self, port: u16) {
         self.port = port;

@@ -44,10 +44,10 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        if std::env::var_os("BACKSTAY_KEEP").is_some() {
-            if let Some(folder) = self.folder.take() {
-                eprintln!("kept {}", folder.keep().display());
-            }
+        if std::env::var_os("BACKSTAY_KEEP").is_some()
+            && let Some(folder) = self.folder.take()
+        {
+            eprintln!("kept {}", folder.keep().display());
         }
     }
 }

@@ -1,0 +1,150 @@
+//! Plugins that do what no plugin may: each job ends with one clear line, and the repository stays sound.
+
+use anyhow::{Result, ensure};
+use backstay_tests::{
+    account,
+    backstay::{Backstay, TARGET},
+    install::{build_plugin, workspace},
+    scratch::Scratch,
+};
+use std::{path::Path, time::{Duration, Instant}};
+
+/// A behaviour, the command in which it shows, the exit code, words of the message.
+const ROWS: &[(&str, &str, i32, &[&str])] = &[
+    ("loop", "backup", 1, &["hostile"]),
+    ("loop", "inspect", 1, &["hostile"]),
+    ("allocate", "backup", 1, &["hostile", "memory"]),
+    ("trap", "backup", 1, &["hostile"]),
+    ("recurse", "backup", 1, &["hostile", "stack"]),
+    ("nameless", "backup", 1, &["hostile"]),
+    ("escape", "backup", 1, &[]),
+    ("end-before-start", "backup", 1, &["hostile"]),
+    ("other-epoch", "backup", 1, &["hostile"]),
+    ("log-after-end", "backup", 1, &["hostile"]),
+    ("no-such-main", "backup", 1, &["hostile"]),
+    ("short-piece", "archive", 1, &[]),
+    ("backwards", "archive", 1, &[]),
+    ("trap", "archive", 1, &["hostile"]),
+];
+
+fn hostile_scene() -> Result<(Backstay, Scratch)> {
+    let mut backstay = Backstay::in_folder("127.0.0.1:1")?;
+    let plugins = Scratch::new()?;
+    let component = plugins.join("hostile.wasm");
+    // Built where the toolchain may write, then handed to the ordinary user.
+    let built = tempfile::tempdir()?;
+    let file = built.path().join("hostile.wasm");
+    build_plugin(&backstay.install().program, &workspace().join("tests/plugins/hostile"), &file)?;
+    std::fs::copy(&file, &component)?;
+    account::give(&component)?;
+    backstay.use_plugins(plugins.path());
+    backstay.reconfigure(|config| {
+        config.engine = "hostile".into();
+        config.grants.clear();
+    })?;
+    Ok((backstay, plugins))
+}
+
+fn behave(backstay: &mut Backstay, how: &str) -> Result<()> {
+    backstay.reconfigure(|config| config.settings = format!("behaviour = \"{how}\""))
+}
+
+#[test]
+fn a_plugin_that_misbehaves_loses_its_job_and_nothing_else() -> Result<()> {
+    let (mut backstay, plugins) = hostile_scene()?;
+    behave(&mut backstay, "honest")?;
+    let honest = backstay.backup()?;
+    backstay.ok(&["archive", TARGET])?;
+    let window = backstay.ok(&["window", TARGET])?;
+    let mut failures = Vec::new();
+    for (how, command, code, words) in ROWS {
+        behave(&mut backstay, how)?;
+        let start = Instant::now();
+        let outcome = backstay.spawn(&[*command, TARGET, "--json"])?.wait(Duration::from_secs(120))?;
+        eprintln!("{how} in {command}, {:.1} s: {}", start.elapsed().as_secs_f64(), outcome.stderr.trim_end());
+        if let Err(error) = outcome.must_fail(*code, words) {
+            failures.push(format!("{how} in {command}: {error:#}"));
+        }
+    }
+    // Claims success in spite of a refused piece: whatever the exit code, the gap must not be in the chain.
+    behave(&mut backstay, "gap")?;
+    backstay.run(&["archive", TARGET])?;
+    let after = backstay.ok(&["window", TARGET])?;
+    if after.as_array().map(Vec::len) != window.as_array().map(Vec::len) {
+        failures.push(format!("a gap got into the chain: {after}"));
+    }
+
+    // A restore that leaves its folder.
+    behave(&mut backstay, "write-outside")?;
+    let scratch = Scratch::new()?;
+    let into = scratch.join("data");
+    let outcome = backstay.run(&["restore", TARGET, "--to", "backup-end", "--into", &into.display().to_string()])?;
+    if outcome.code == 0 || scratch.join("outside").exists() || outcome.stderr.contains("the host let me out") {
+        failures.push(format!("a plugin wrote outside its folder: {}", outcome.stderr));
+    }
+
+    // None of the failed jobs left a backup.
+    let backups = backstay.ok(&["backups", TARGET])?;
+    ensure!(backups.as_array().map(Vec::len) == Some(1), "only the honest backup counts: {backups}");
+    ensure!(backups[0]["id"] == honest.id.as_str(), "{backups}");
+    ensure!(failures.is_empty(), "{}", failures.join("\n\n"));
+    drop(plugins);
+    backstay.finish()
+}
+
+/// A component that imports `wasi:cli/environment` beside the contract, written by hand.
+fn greedy() -> Vec<u8> {
+    let mut bytes = b"\0asm\x0d\0\x01\0".to_vec();
+    // One type: an instance without exports.
+    section(&mut bytes, 7, &[1, 0x42, 0]);
+    let mut imports = vec![2];
+    for name in ["backstay:engine/types@0.1.0", "wasi:cli/environment@0.2.0"] {
+        imports.push(0);
+        imports.push(u8::try_from(name.len()).expect("names are short"));
+        imports.extend_from_slice(name.as_bytes());
+        imports.extend([5, 0]);
+    }
+    section(&mut bytes, 10, &imports);
+    bytes
+}
+
+fn section(bytes: &mut Vec<u8>, id: u8, content: &[u8]) {
+    bytes.push(id);
+    bytes.push(u8::try_from(content.len()).expect("sections are short"));
+    bytes.extend_from_slice(content);
+}
+
+fn with_plugin(name: &str, bytes: &[u8]) -> Result<(Backstay, Scratch)> {
+    let mut backstay = Backstay::in_folder("127.0.0.1:1")?;
+    let plugins = Scratch::new()?;
+    let path = plugins.join(format!("{name}.wasm"));
+    std::fs::write(&path, bytes)?;
+    account::give(Path::new(&path))?;
+    backstay.use_plugins(plugins.path());
+    backstay.reconfigure(|config| {
+        config.engine = name.into();
+        config.settings.clear();
+        config.grants.clear();
+    })?;
+    Ok((backstay, plugins))
+}
+
+#[test]
+fn a_plugin_that_imports_more_than_the_contract_is_refused_with_the_list() -> Result<()> {
+    let (backstay, _plugins) = with_plugin("greedy", &greedy())?;
+    for command in ["inspect", "backup"] {
+        backstay.fails(&[command, TARGET], 2, &["wasi:cli/environment@0.2.0", "contract"])?;
+    }
+    backstay.fails(&["plugin", "show", "greedy"], 2, &["wasi:cli/environment@0.2.0"])?;
+    backstay.finish()
+}
+
+#[test]
+fn a_file_that_is_no_component_is_refused() -> Result<()> {
+    for (name, bytes) in [("text", &b"#!/bin/sh\necho hello\n"[..]), ("module", b"\0asm\x01\0\0\0"), ("empty", b"")] {
+        let (backstay, _plugins) = with_plugin(name, bytes)?;
+        backstay.fails(&["backup", TARGET], 2, &["plugin"])?;
+        backstay.finish()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,111 @@
+//! PostgreSQL 15 under load: restores to random places yield exactly what was there, across checkpoints, a
+//! planned failover and a tablespace; PostgreSQL's and restic's own tools agree.
+
+use anyhow::{Context, Result, ensure};
+use backstay_tests::{
+    backstay::Backstay,
+    history::History,
+    ledger::{self, Ledger, Workload},
+    postgres::{Installation, Options, Postgres, Stop},
+    rehearsal::{Rehearsal, adopt_restic_restore},
+    scratch::{Scratch, run},
+    seed::Seed,
+    target,
+};
+use std::time::Duration;
+
+#[test]
+fn restores_to_random_places_yield_the_ledger_of_that_moment() -> Result<()> {
+    let mut seed = Seed::from_env("pitr_15");
+    let installation = Installation::postgres_15()?;
+    let mut primary = Postgres::create(&installation, &Options::default())?;
+    primary.tablespace("elsewhere")?;
+    ledger::create(&primary, Some("elsewhere"))?;
+    let mut standby = primary.standby("second")?;
+    let backstay = Backstay::in_folder(&primary.address())?;
+    let from = ledger::mark(&primary)?;
+
+    let mut archive = backstay.archive()?;
+    primary.wait_streaming("backstay")?;
+    let load = Workload::start(&primary, 6, 250, &mut seed)?;
+    ledger::run_for(&primary, Duration::from_secs(1), Duration::from_millis(500), "early ")?;
+    let first = backstay.backup()?;
+    ledger::run_for(&primary, Duration::from_secs(3), Duration::from_millis(300), "first ")?;
+    primary.sql("CHECKPOINT")?;
+    primary.sql("SELECT pg_switch_wal()")?;
+    ledger::run_for(&primary, Duration::from_secs(2), Duration::from_millis(300), "switched ")?;
+    let second = backstay.backup()?;
+    ledger::run_for(&primary, Duration::from_secs(2), Duration::from_millis(300), "second ")?;
+
+    // A planned failover: the old primary serves everybody to the end before it goes.
+    primary.stop(Stop::Fast)?;
+    load.stop_with_server()?;
+    standby.take_over(&primary)?;
+    standby.wait_streaming("backstay").with_context(|| archive.log())?;
+    let load = Workload::start(&standby, 6, 250, &mut seed)?;
+    ledger::run_for(&standby, Duration::from_secs(3), Duration::from_millis(300), "after ")?;
+    let third = backstay.backup()?;
+    ledger::run_for(&standby, Duration::from_secs(2), Duration::from_millis(300), "last ")?;
+    load.stop()?;
+
+    let history = History::read(&standby, from)?;
+    let ends = Ledger::read(&standby)?;
+    assert_eq!(history.timelines.len(), 2, "{:?}", history.timelines);
+    backstay.wait_archived(&mut archive, standby.flushed()?)?;
+    archive.stop()?;
+    let rehearsal = Rehearsal::new(&backstay, &installation, &history, &ends, &first);
+    assert_eq!(rehearsal.volumes.len(), 1, "{:?}", rehearsal.volumes);
+
+    // The end of the log, from every backup; the oldest has to cross the failover.
+    for backup in [&first, &second, &third] {
+        rehearsal.at(&target::Stop::latest(), &["--backup", &backup.id])?;
+    }
+    for _ in 0..10 {
+        rehearsal.at(&history.random_target(&mut seed, first.end)?, &[])?;
+    }
+    // The plan takes the newest backup that fits; the oldest must do as well, wherever the target lies.
+    let switch = history.timelines[1].1;
+    for after in [first.end, second.end, switch] {
+        let stop = history.random_target(&mut seed, after)?;
+        rehearsal.at(&stop, &["--backup", &first.id])?;
+    }
+
+    // PostgreSQL's own judge of backups, and an index that agrees with its table.
+    let scratch = Scratch::new()?;
+    let stop = history.random_target(&mut seed, second.end)?;
+    let data = rehearsal.files(&scratch, &stop, &[])?;
+    rehearsal.verify(&data)?;
+    let restored = rehearsal.at(&stop, &[])?;
+    restored.server.sql("CREATE EXTENSION IF NOT EXISTS amcheck").context("a restored server can be written to once it is promoted")?;
+    restored.server.sql("SELECT count(bt_index_check(c.oid, true)) FROM pg_class c JOIN pg_index i ON i.indexrelid = c.oid JOIN pg_am a ON a.oid = c.relam WHERE a.amname = 'btree'")?;
+    drop(restored);
+
+    // An older state is a good start: most of it is right already.
+    let mut arguments = target::Stop::latest().arguments()?;
+    arguments.push("--delta".into());
+    for volume in &rehearsal.volumes {
+        arguments.extend(["--map".into(), format!("{volume}={}", scratch.join("volume0").display())]);
+    }
+    let summary = backstay.restore(&data, &arguments)?;
+    let (kept, bytes) = (summary["kept-bytes"].as_u64(), summary["bytes"].as_u64());
+    ensure!(kept > Some(0), "nothing was kept of an older state: {summary}");
+    ensure!(kept <= bytes, "{summary}");
+    let mut server = Postgres::adopt(&installation, &data)?;
+    server.start_without_waiting()?;
+    server.wait_recovered()?;
+    Ledger::read(&server)?.must_equal(&ends, &history).context("a restore over an older state")?;
+    drop(server);
+
+    // With Backstay gone.
+    let root = Scratch::new()?;
+    backstay.restic().restore(&third.snapshot, root.path())?;
+    let data = adopt_restic_restore(root.path())?;
+    run(installation.tool("pg_verifybackup").arg("-n").arg(&data))?;
+    let mut server = Postgres::adopt(&installation, &data)?;
+    server.start().context("what stock restic restored must start under PostgreSQL")?;
+    let found = Ledger::read(&server)?;
+    ensure!(found.transactions() > 500, "restic's restore has {} transactions", found.transactions());
+    drop(server);
+
+    backstay.finish()
+}

@@ -1,0 +1,65 @@
+//! PostgreSQL 18 under load, with a failover that loses commits: the archive had already seen log that the new
+//! primary never got. Restores follow the history that survived.
+
+use anyhow::{Context, Result};
+use backstay_tests::{
+    backstay::Backstay,
+    history::History,
+    ledger::{self, Ledger, Workload},
+    postgres::{Installation, Options, Postgres, Stop},
+    rehearsal::Rehearsal,
+    seed::Seed,
+    target,
+};
+use std::time::Duration;
+
+#[test]
+fn restores_follow_the_surviving_history_after_a_crash_that_lost_commits() -> Result<()> {
+    let mut seed = Seed::from_env("pitr_18");
+    let installation = Installation::postgres_18()?;
+    let mut primary = Postgres::create(&installation, &Options::default())?;
+    ledger::create(&primary, None)?;
+    let mut standby = primary.standby("second")?;
+    let backstay = Backstay::in_folder(&primary.address())?;
+    let from = ledger::mark(&primary)?;
+
+    let mut archive = backstay.archive()?;
+    primary.wait_streaming("backstay")?;
+    let load = Workload::start(&primary, 6, 250, &mut seed)?;
+    std::thread::sleep(Duration::from_secs(1));
+    let first = backstay.backup()?;
+    ledger::run_for(&primary, Duration::from_secs(3), Duration::from_millis(300), "first ")?;
+    primary.sql("CHECKPOINT")?;
+    ledger::run_for(&primary, Duration::from_secs(2), Duration::from_millis(300), "second ")?;
+
+    // The standby hears no more; commits go on, and the archive takes them.
+    standby.sql("ALTER SYSTEM SET primary_conninfo = ''")?;
+    standby.sql("SELECT pg_reload_conf()")?;
+    ledger::run_for(&primary, Duration::from_secs(2), Duration::from_millis(300), "lost ")?;
+    backstay.wait_archived(&mut archive, primary.flushed()?)?;
+    let lost = Ledger::read(&primary)?.transactions();
+    primary.stop(Stop::Kill)?;
+    load.stop_with_server()?;
+    standby.take_over(&primary)?;
+    standby.wait_streaming("backstay").with_context(|| archive.log())?;
+    let survived = Ledger::read(&standby)?.transactions();
+    assert!(survived < lost, "the failover was to lose commits: {survived} of {lost} survived");
+    let load = Workload::start(&standby, 6, 250, &mut seed)?;
+    ledger::run_for(&standby, Duration::from_secs(4), Duration::from_millis(300), "after ")?;
+    load.stop()?;
+
+    let history = History::read(&standby, from)?;
+    let ends = Ledger::read(&standby)?;
+    backstay.wait_archived(&mut archive, standby.flushed()?)?;
+    archive.stop()?;
+    let rehearsal = Rehearsal::new(&backstay, &installation, &history, &ends, &first);
+    rehearsal.at(&target::Stop::latest(), &[])?;
+    for _ in 0..8 {
+        rehearsal.at(&history.random_target(&mut seed, first.end)?, &[])?;
+    }
+    let switch = history.timelines[1].1;
+    for _ in 0..2 {
+        rehearsal.at(&history.random_target(&mut seed, switch)?, &[])?;
+    }
+    backstay.finish()
+}
