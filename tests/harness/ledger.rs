@@ -110,12 +110,17 @@ impl Workload {
         Ok(Self { child, scratch })
     }
 
-    /// Stops the clients, wherever they are. An error when they had stopped by themselves.
-    pub fn stop(mut self) -> Result<()> {
+    /// Stops the clients, wherever they are, and waits until the server is through with what they had begun.
+    /// An error when they had stopped by themselves.
+    pub fn stop(mut self, server: &Postgres) -> Result<()> {
         if let Some(status) = self.child.try_wait()? {
             bail!("the load ended by itself with {status}:\n{}", tail(&self.scratch.join("log"), limits::LOG_LINES));
         }
-        self.end()
+        self.end()?;
+        let query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgbench'";
+        wait_for("the last transactions to end", Duration::from_secs(30), || {
+            Ok((server.value::<u32>(query)? == 0).then_some(()))
+        })
     }
 
     /// Waits until the clients have stopped, because the server went away.

@@ -122,7 +122,7 @@ fn fifty_kills_damage_nothing_and_lose_nothing_that_was_acknowledged() -> Result
     drop(restored);
 
     // And an archiver that lives gets everything.
-    load.stop()?;
+    load.stop(&server)?;
     let mut archive = backstay.archive()?;
     let history = History::read(&server, from)?;
     let ends = Ledger::read(&server)?;

@@ -66,7 +66,7 @@ fn an_unchanged_gigabyte_uploads_nothing_and_two_come_back_to_a_random_place() -
     // Pages all over the large table change while the log is archived.
     server.sql("UPDATE large SET id = id + 10000000 WHERE id % 500 = 7")?;
     ledger::run_for(&server, Duration::from_secs(3), Duration::from_millis(500), "changed ")?;
-    load.stop()?;
+    load.stop(&server)?;
     let history = History::read(&server, from)?;
     let ends = Ledger::read(&server)?;
     let large = sum(&server)?;

@@ -41,7 +41,7 @@ fn prove(installation: &Installation, targets: usize, crash: bool) -> Result<()>
     standby.promote()?;
     let load = Workload::start(&standby, 6, 300, &mut seed)?;
     ledger::run_for(&standby, Duration::from_secs(3), Duration::from_millis(300), "after ")?;
-    load.stop()?;
+    load.stop(&standby)?;
 
     let history = History::read(&standby, from)?;
     assert_eq!(history.timelines.len(), 2, "{:?}", history.timelines);

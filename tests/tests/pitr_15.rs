@@ -46,7 +46,7 @@ fn restores_to_random_places_yield_the_ledger_of_that_moment() -> Result<()> {
     ledger::run_for(&standby, Duration::from_secs(3), Duration::from_millis(300), "after ")?;
     let third = backstay.backup()?;
     ledger::run_for(&standby, Duration::from_secs(2), Duration::from_millis(300), "last ")?;
-    load.stop()?;
+    load.stop(&standby)?;
 
     let history = History::read(&standby, from)?;
     let ends = Ledger::read(&standby)?;

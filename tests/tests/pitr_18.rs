@@ -46,7 +46,7 @@ fn restores_follow_the_surviving_history_after_a_crash_that_lost_commits() -> Re
     assert!(survived < lost, "the failover was to lose commits: {survived} of {lost} survived");
     let load = Workload::start(&standby, 6, 250, &mut seed)?;
     ledger::run_for(&standby, Duration::from_secs(4), Duration::from_millis(300), "after ")?;
-    load.stop()?;
+    load.stop(&standby)?;
 
     let history = History::read(&standby, from)?;
     let ends = Ledger::read(&standby)?;

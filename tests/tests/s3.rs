@@ -33,7 +33,7 @@ fn a_store_that_fails_one_request_in_six_loses_nothing() -> Result<()> {
     ledger::run_for(&server, Duration::from_secs(5), Duration::from_millis(300), "first ")?;
     let second = backstay.backup()?;
     ledger::run_for(&server, Duration::from_secs(3), Duration::from_millis(300), "second ")?;
-    load.stop()?;
+    load.stop(&server)?;
     let history = History::read(&server, from)?;
     let ends = Ledger::read(&server)?;
     backstay.wait_archived(&mut archive, server.flushed()?)?;
