@@ -1,0 +1,107 @@
+# Backstay. `make demo` shows what it does; `make test` runs everything there is to run.
+#
+# One profile for all goals, so that nothing is built twice: `dev`, in which the crates that touch every byte are
+# optimised (see Cargo.toml). `make build PROFILE=release` is for installing; it links for minutes.
+
+PROFILE ?= dev
+PREFIX  ?= /usr
+
+built   := target/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
+binary  := $(built)/backstay
+# `plugins` beside the binary is one of the folders that `backstay` looks in.
+plugins := $(built)/plugins
+engines := $(notdir $(patsubst %/Cargo.toml,%,$(wildcard plugins/*/Cargo.toml)))
+
+# The Python packages of tools/install-deps, where the machine's own Python lacks them.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.PHONY: help
+help: ## Say what can be made
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 14
+
+.PHONY: demo
+demo: ## A tour: lose a table and get it back, on a scratch PostgreSQL, in a temporary folder
+	@tools/install-deps demo
+	@$(MAKE) --no-print-directory program plugins
+	@demo/run $(binary)
+
+.PHONY: build
+build: ## The program and its plugins, into target/debug (PROFILE=release: target/release)
+	@tools/install-deps build
+	@$(MAKE) --no-print-directory program plugins
+
+.PHONY: program
+program:
+	cargo build --locked --profile $(PROFILE) -p backstay
+
+.PHONY: plugins
+plugins: program ## The engine plugins, sandboxed components
+	@mkdir -p $(plugins)
+	@for engine in $(engines); do \
+	  echo "$(binary) plugin build plugins/$$engine"; \
+	  $(binary) plugin build plugins/$$engine --output $(plugins)/$$engine.wasm || exit; \
+	done
+
+.PHONY: install
+install: ## Put the built program and plugins below DESTDIR and PREFIX (/usr); build with PROFILE=release first
+	install -D -m 755 $(binary) $(DESTDIR)$(PREFIX)/bin/backstay
+	install -d $(DESTDIR)/usr/lib/backstay/plugins
+	install -m 644 $(plugins)/*.wasm $(DESTDIR)/usr/lib/backstay/plugins
+
+.PHONY: test
+test: ## Everything: style, lints, licences, unit and property tests, documentation, real servers
+	@tools/install-deps test
+	@$(MAKE) --no-print-directory format-check lint deny test-units test-plugins test-docs test-end-to-end
+
+.PHONY: format
+format: ## Format the code
+	cargo fmt --all
+
+.PHONY: format-check
+format-check:
+	cargo fmt --all --check
+
+.PHONY: lint
+lint: ## Clippy, warnings are errors
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+.PHONY: deny
+deny: ## Licences, sources and doubles of every dependency; known holes where the list can be fetched
+	cargo deny --locked check bans licenses sources
+	@tools/check-advisories
+
+.PHONY: test-units
+test-units: ## Unit and property tests of every crate but the end-to-end ones
+	cargo test --locked --workspace --exclude backstay-tests
+
+.PHONY: test-plugins
+test-plugins: plugins
+	$(binary) plugin list
+
+.PHONY: test-docs
+test-docs: ## The books' links hold, and their commands do what they say
+	@docs/test/check-links
+	@$(MAKE) --no-print-directory plugins
+	@docs/test/run-docs $(binary)
+
+.PHONY: test-end-to-end
+test-end-to-end: plugins ## Real servers, real faults, stock restic as the judge
+	BACKSTAY_BIN=$(CURDIR)/$(binary) BACKSTAY_PLUGINS=$(CURDIR)/$(plugins) cargo test --locked -p backstay-tests -- --nocapture
+
+.PHONY: docs
+docs: ## The book, into target/book
+	@tools/install-deps docs
+	mdbook build docs
+	@echo "open target/book/index.html"
+
+# Needs a nightly toolchain. Every target for FUZZ_SECONDS; a finding is kept in fuzz/artifacts.
+FUZZ_SECONDS ?= 20
+.PHONY: fuzz-smoke
+fuzz-smoke: ## Every fuzz target for a while (FUZZ_SECONDS)
+	@tools/install-deps fuzz
+	@for crate in $(dir $(wildcard */fuzz */*/fuzz */*/*/fuzz)); do \
+	  for name in $$(cd $$crate && cargo +nightly fuzz list); do \
+	    echo "$$crate: $$name"; \
+	    (cd $$crate && cargo +nightly fuzz run $$name -- -max_total_time=$(FUZZ_SECONDS)) || exit; \
+	  done; \
+	done
