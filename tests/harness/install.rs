@@ -43,7 +43,7 @@ fn find() -> Result<Install> {
         None => {
             let folder = target_folder()?.join("plugins");
             std::fs::create_dir_all(&folder)?;
-            build_plugin(&program, &workspace().join("plugins/postgresql"), &folder.join("postgresql.wasm"))?;
+            build_plugin(&program, &workspace().join("plugins/postgresql"), &folder)?;
             folder
         }
     };
@@ -75,9 +75,9 @@ fn build_program() -> Result<PathBuf> {
     Ok(target.join("debug/backstay"))
 }
 
-/// Builds a plugin crate into `output`, by `backstay plugin build`.
-pub fn build_plugin(program: &Path, crate_folder: &Path, output: &Path) -> Result<()> {
-    run(Command::new(program).args(["plugin", "build"]).arg(crate_folder).arg("--output").arg(output).stdin(Stdio::null()))?;
+/// Builds a plugin crate into the folder `out`, by `backstay plugin build`.
+pub fn build_plugin(program: &Path, crate_folder: &Path, out: &Path) -> Result<()> {
+    run(Command::new(program).args(["plugin", "build"]).arg(crate_folder).arg("--out").arg(out).stdin(Stdio::null()))?;
     Ok(())
 }
 
