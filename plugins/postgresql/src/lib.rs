@@ -21,6 +21,7 @@ pub mod archive;
 pub mod backup;
 pub mod connection;
 pub mod inspect;
+pub mod limits;
 pub mod locate;
 mod log_scan;
 pub mod position;
@@ -29,9 +30,8 @@ pub mod restore;
 pub mod settings;
 
 use backstay_sdk::{
-    BackupJob, BackupReader, BackupReport, BackupWriter, Description, Directory, Engine, Facts,
-    GrantKind, GrantRequest, LogReader, LogWriter, Method, Place, RecoveryTarget, ReplayKind,
-    RestoreJob, RestoreReport, Result,
+    BackupJob, BackupReader, BackupReport, BackupWriter, Description, Directory, Engine, Facts, GrantKind,
+    GrantRequest, LogReader, LogWriter, Method, Place, RecoveryTarget, ReplayKind, RestoreJob, RestoreReport, Result,
 };
 use settings::Settings;
 
@@ -49,29 +49,16 @@ impl Engine for PostgreSql {
         Description {
             name: "postgresql".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            summary:
-                "PostgreSQL 13 to 18: base backups and log over the wire, restores to any point"
-                    .to_owned(),
+            summary: "PostgreSQL 13 to 18: base backups and log over the wire, restores to any point".to_owned(),
             methods: vec![Method {
                 name: backup::STREAM.to_owned(),
-                summary: "BASE_BACKUP over a replication session, every file's checksum verified"
-                    .to_owned(),
+                summary: "BASE_BACKUP over a replication session, every file's checksum verified".to_owned(),
                 grants: Vec::new(),
             }],
             replay: ReplayKind::AtStart,
             grants: vec![
-                grant(
-                    GrantKind::Endpoint,
-                    connection::PRIMARY,
-                    "the server's address, such as 127.0.0.1:5432",
-                    true,
-                ),
-                grant(
-                    GrantKind::Credential,
-                    connection::PRIMARY,
-                    "a role with LOGIN and REPLICATION",
-                    true,
-                ),
+                grant(GrantKind::Endpoint, connection::PRIMARY, "the server's address, such as 127.0.0.1:5432", true),
+                grant(GrantKind::Credential, connection::PRIMARY, "a role with LOGIN and REPLICATION", true),
             ],
             config_schema: settings::schema(),
         }

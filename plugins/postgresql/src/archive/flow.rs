@@ -116,7 +116,7 @@ impl Flow {
 
     /// What is pending shall not wait any longer.
     pub(super) fn hurry(&mut self) {
-        self.hurry = true;
+        self.hurry = !self.pending.is_empty();
     }
 
     /// Nothing more will come.
@@ -183,8 +183,7 @@ impl Flow {
         let commits = self.scan(&bytes);
         let start = self.start;
         let end = start + length as u64;
-        let file = WalFile::containing(self.plan.timeline, start, self.plan.segment_bytes)
-            .map_err(from_wire)?;
+        let file = WalFile::containing(self.plan.timeline, start, self.plan.segment_bytes).map_err(from_wire)?;
         self.start = end;
         if self.pending.is_empty() {
             self.hurry = false;

@@ -66,10 +66,7 @@ fn found(rows: &Rows, name: &str) -> Result<Option<Slot>> {
             let restart = rows.get(0, "restart_lsn").map(parse_lsn).transpose()?;
             Ok(Some(Slot { restart }))
         }
-        Some(_) => Err(Error::new(
-            ErrorKind::BadConfig,
-            format!("replication slot \"{name}\" is not a physical one"),
-        )
-        .hint("set another `slot` for this target")),
+        Some(_) => Err(Error::new(ErrorKind::BadConfig, format!("replication slot \"{name}\" is not a physical one"))
+            .hint("set another `slot` for this target")),
     }
 }

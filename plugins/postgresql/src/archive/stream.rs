@@ -16,15 +16,13 @@ use std::pin::pin;
 use backstay_postgresql_wire::protocol::Backend;
 use backstay_postgresql_wire::replication::{StandbyStatus, StreamMessage};
 use backstay_sdk::{Error, ErrorKind, Level, LogWriter, Result, Timestamp, host};
+use futures::StreamExt;
 use futures::channel::mpsc;
-use futures::future::{Either, FutureExt, select, try_join};
-use futures::{StreamExt, future};
+use futures::future::{Either, select, try_join3};
 
+use super::Stop;
 use super::flow::{Due, Flow, Plan};
-use super::limits::{
-    SILENCE_US_MAX, STANDSTILL_US, STATUS_INTERVAL_US, TROUBLES_MAX, UNCONFIRMED_INTERVAL_US,
-};
-use super::{Stop, file_note};
+use super::limits::{SILENCE_US_MAX, STANDSTILL_US, STATUS_INTERVAL_US, TROUBLES_MAX, UNCONFIRMED_INTERVAL_US};
 use crate::connection::{Outgoing, Session, unexpected};
 use crate::refusal::{from_server, from_wire};
 
@@ -73,7 +71,10 @@ struct Shared {
     room: Bell,
     /// For `report`.
     news: Bell,
-    reply_wanted: Cell<bool>,
+    /// For `receive`, when `report` gave up.
+    broken: Bell,
+    /// Why.
+    failure: RefCell<Option<Error>>,
     /// `store` is through, so `report` may end.
     stored: Cell<bool>,
     heard_at: Cell<Timestamp>,
@@ -99,7 +100,8 @@ pub(super) async fn run(
         came: Bell::new(),
         room: Bell::new(),
         news: Bell::new(),
-        reply_wanted: Cell::new(false),
+        broken: Bell::new(),
+        failure: RefCell::new(None),
         stored: Cell::new(false),
         heard_at: Cell::new(host::now()),
         stands: Cell::new(None),
@@ -107,46 +109,45 @@ pub(super) async fn run(
         confirmed: Cell::new(None),
     };
     let receiving = async {
-        let mut halt = pin!(
-            async {
-                let reporting = pin!(report(&shared, &outgoing));
-                match select(reporting, stop.clone()).await {
-                    Either::Left((error, _)) => Ended::Failed(error),
-                    Either::Right(((), _)) => Ended::Stopped,
-                }
-            }
-            .fuse()
-        );
-        let ended = {
-            let receiving = pin!(receive(session, &shared));
-            match select(receiving, halt.as_mut()).await {
-                Either::Left((ended, _)) | Either::Right((ended, _)) => ended,
-            }
-        };
+        let ended = receive(session, &shared, stop).await;
         shared.flow.borrow_mut().end();
         shared.came.ring();
-        // While the rest is stored, the server still hears from us.
-        if !matches!(ended, Ended::Failed(_)) && !shared.stored.get() {
-            let reporting = report_until_stored(&shared, &outgoing);
-            if let Err(error) = reporting.await {
-                host::log(Level::Debug, &format!("failed to report the last status: {error}"));
-            }
-        }
         Ok(ended)
     };
-    let (ended, ()) = try_join(receiving, store(&shared, into, note)).await?;
+    let reporting = async {
+        // A message is never left half sent: this ends by itself, after the last status.
+        if let Err(error) = report(&shared, &outgoing).await {
+            *shared.failure.borrow_mut() = Some(error);
+            shared.broken.ring();
+        }
+        Ok(())
+    };
+    let (ended, (), ()) = try_join3(receiving, store(&shared, into, note), reporting).await?;
     Ok(ended)
 }
 
 /// Takes in what the server sends.
-async fn receive(session: &mut Session, shared: &Shared) -> Ended {
+async fn receive(session: &mut Session, shared: &Shared, stop: &Stop) -> Ended {
     let mut room = shared.room.listen();
+    let mut broken = shared.broken.listen();
     let mut troubles = 0;
     loop {
         while shared.flow.borrow().is_full() {
             let _ = room.next().await;
         }
-        let message = match session.next().await {
+        let message = {
+            let next = pin!(session.next());
+            let halt = select(stop.clone(), broken.next());
+            match select(next, halt).await {
+                Either::Left((message, _)) => message,
+                Either::Right((Either::Left(_), _)) => return Ended::Stopped,
+                Either::Right((Either::Right(_), _)) => {
+                    let failure = shared.failure.borrow_mut().take();
+                    return Ended::Failed(failure.unwrap_or_else(|| unexpected("to the end")));
+                }
+            }
+        };
+        let message = match message {
             Ok(message) => message,
             Err(error) => return Ended::Failed(error),
         };
@@ -159,6 +160,8 @@ async fn receive(session: &mut Session, shared: &Shared) -> Ended {
             },
             Backend::CopyDone => return Ended::CopyDone,
             Backend::ErrorResponse(error) => Err(from_server(&error)),
+            // What a server that shuts down says, once all of its log is durable here.
+            Backend::CommandComplete(_) => Err(Error::new(ErrorKind::Unreachable, "the server is shutting down")),
             _ => Err(unexpected("in the log")),
         };
         if let Err(error) = done {
@@ -184,8 +187,8 @@ fn take_in(shared: &Shared, message: StreamMessage<'_>, now: Timestamp) -> Resul
         }
         StreamMessage::Keepalive { server_end, sent_at, reply_requested } => {
             if reply_requested {
+                // A server that shuts down waits for all of its log to be durable here.
                 shared.flow.borrow_mut().hurry();
-                shared.reply_wanted.set(true);
                 shared.came.ring();
                 shared.news.ring();
             }
@@ -198,19 +201,20 @@ fn take_in(shared: &Shared, message: StreamMessage<'_>, now: Timestamp) -> Resul
 /// Looks whether the end of the log stood still for a while and is durable here.
 fn settle(shared: &Shared, server_end: u64, sent_at: Timestamp) {
     let flow = shared.flow.borrow();
-    if !flow.is_settled() || flow.flushed() < server_end {
+    let flushed = flow.flushed();
+    if !flow.is_settled() || flushed < server_end {
         shared.stands.set(None);
         return;
     }
     match shared.stands.get() {
-        Some((at, since)) if at == flow.flushed() => {
+        Some((at, since)) if at == flushed => {
             if sent_at.saturating_sub(since) >= STANDSTILL_US {
                 shared.confirm.set(Some((at, since)));
                 shared.stands.set(Some((at, sent_at)));
                 shared.came.ring();
             }
         }
-        _ => shared.stands.set(Some((flow.flushed(), sent_at))),
+        _ => shared.stands.set(Some((flushed, sent_at))),
     }
 }
 
@@ -237,10 +241,11 @@ async fn store(shared: &Shared, into: &LogWriter, mut note: Option<Note>) -> Res
                 continue;
             }
         }
-        let Some(piece) = shared.flow.borrow_mut().cut(host::now())? else { continue };
+        let piece = shared.flow.borrow_mut().cut(host::now())?;
+        let Some(piece) = piece else { continue };
         shared.room.ring();
-        if let Some(note) = note.take() {
-            file_note(into, &note).await?;
+        if let Some((name, bytes)) = note.take() {
+            into.put_note(&name, &bytes).await?;
         }
         let end = piece.segment.end.offset;
         into.append_bytes(piece.segment, &piece.bytes).await?;
@@ -252,42 +257,34 @@ async fn store(shared: &Shared, into: &LogWriter, mut note: Option<Note>) -> Res
     Ok(())
 }
 
-/// Tells the server how far we are, whenever that changed and every few seconds. Ends only
-/// when the connection is broken or dead.
-async fn report(shared: &Shared, outgoing: &Outgoing) -> Error {
+/// Tells the server how far we are, whenever that changed and every few seconds, until all
+/// that came is durable.
+async fn report(shared: &Shared, outgoing: &Outgoing) -> Result<()> {
     let mut news = shared.news.listen();
+    let mut ask = false;
     loop {
-        if let Err(error) = send_status(shared, outgoing).await {
-            return error;
+        let last = shared.stored.get();
+        send_status(shared, outgoing, ask && !last).await?;
+        if last {
+            return Ok(());
         }
         let flushed = shared.flow.borrow().flushed();
-        let interval_us = if shared.confirmed.get() == Some(flushed) {
-            STATUS_INTERVAL_US
-        } else {
-            UNCONFIRMED_INTERVAL_US
-        };
-        let _ = select(news.next(), pin!(host::sleep(interval_us))).await;
+        let interval_us =
+            if shared.confirmed.get() == Some(flushed) { STATUS_INTERVAL_US } else { UNCONFIRMED_INTERVAL_US };
+        let pause = pin!(host::sleep(interval_us));
+        ask = matches!(select(news.next(), pause).await, Either::Right(_));
         let silence = host::now().saturating_sub(shared.heard_at.get());
         if silence > SILENCE_US_MAX && !shared.flow.borrow().is_full() {
-            return Error::new(
+            return Err(Error::new(
                 ErrorKind::Unreachable,
                 format!("the server has been silent for {} s", silence / 1_000_000),
-            );
+            ));
         }
     }
 }
 
-/// The same at the end, when nothing is received any more.
-async fn report_until_stored(shared: &Shared, outgoing: &Outgoing) -> Result<()> {
-    while !shared.stored.get() {
-        // The bell's listener may have gone with `report`: short looks will do.
-        host::sleep(50_000).await;
-    }
-    future::ready(()).await;
-    send_status(shared, outgoing).await
-}
-
-async fn send_status(shared: &Shared, outgoing: &Outgoing) -> Result<()> {
+/// `ask`: the server shall answer, which tells its clock and that it lives.
+async fn send_status(shared: &Shared, outgoing: &Outgoing, ask: bool) -> Result<()> {
     let status = {
         let flow = shared.flow.borrow();
         let flushed = flow.flushed();
@@ -296,8 +293,7 @@ async fn send_status(shared: &Shared, outgoing: &Outgoing) -> Result<()> {
             flushed,
             applied: flushed,
             now: host::now(),
-            // Its answer tells the server's clock, and that it lives.
-            reply_requested: !shared.reply_wanted.take(),
+            reply_requested: ask,
         }
     };
     outgoing.send(status.encode().map_err(from_wire)?).await
