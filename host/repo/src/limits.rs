@@ -46,3 +46,50 @@ pub const KDF_MEMORY_BYTES_MAX: u64 = 1 << 30;
 pub const KDF_WORK_MAX: u64 = 1 << 26;
 /// Key files tried with one password.
 pub const KEYS_MAX: usize = 256;
+/// Plaintext of an index, snapshot or lock file. Stock restic's index files stay below 8 MiB
+/// stored; JSON of ids compresses two to one.
+pub const PLAIN_DOCUMENT_BYTES_MAX: usize = 256 << 20;
+/// Compression of everything: the fastest level of zstd that is not a compromise, 1.5 GB/s a
+/// core on database pages; level 3 saves a few per cent and costs a third of the rate.
+pub const ZSTD_LEVEL: i32 = 1;
+
+/// Stored size a pack is closed at. Large enough that a request is cheap for its bytes, small
+/// enough that a few of them in flight are no burden.
+pub const PACK_BYTES: usize = 32 << 20;
+/// Blobs in a pack: keeps the header below 1 MiB whatever the blobs' size.
+pub const PACK_BLOBS_MAX: usize = 25_000;
+/// Blobs in an index file we write: at about 130 bytes of JSON each that stays below 8 MiB.
+pub const INDEX_BLOBS_MAX: usize = 50_000;
+/// Smallest fixed chunk: a page of any database we know of, several times.
+pub const CHUNK_BYTES_MIN: usize = 16 << 10;
+/// Largest fixed chunk: what stock restic would cut at most.
+pub const CHUNK_BYTES_MAX: usize = 8 << 20;
+/// Plaintext that one job on a blocking thread works on: a job costs about 10 µs to start.
+pub const BATCH_BYTES: usize = 1 << 20;
+/// Packs on their way to a store at the same time: enough to hide latency of S3.
+pub const UPLOADS_MAX: usize = 6;
+/// Longest content list of one file: 2 TiB of 128 KiB chunks.
+pub const FILE_CHUNKS_MAX: usize = 16 << 20;
+/// Objects loaded at the same time when an index or the snapshots are read.
+pub const LOADS_MAX: usize = 8;
+/// How deep folders may nest. A path has at most 4096 bytes, so at most 2048 parts; real
+/// databases use five. Each level costs stack.
+pub const TREE_DEPTH_MAX: usize = 256;
+
+/// One coalesced read of a pack.
+pub const READ_BYTES_MAX: u64 = 8 << 20;
+/// Bytes read in vain to save a request.
+pub const READ_GAP_BYTES_MAX: u64 = 256 << 10;
+/// Reads in flight: with [`READ_BYTES_MAX`] this bounds memory of a restore to about 150 MiB.
+pub const READS_MAX: usize = 8;
+/// Problems a check reports by name; the rest is counted.
+pub const PROBLEMS_MAX: usize = 1000;
+
+/// A lock is refreshed this often, as stock restic does.
+pub const LOCK_REFRESH: Duration = Duration::from_secs(5 * 60);
+/// A lock this old belongs to nobody, as stock restic has it.
+pub const LOCK_STALE: Duration = Duration::from_secs(30 * 60);
+/// Our own lock counts as lost a little before others may call it stale: clocks differ.
+pub const LOCK_VALID: Duration = Duration::from_secs(25 * 60);
+/// Pause between writing a lock and looking whether another came at the same moment.
+pub const LOCK_SETTLE: Duration = Duration::from_millis(200);

@@ -1,0 +1,323 @@
+//! Locks: writers share, pruning is alone.
+//!
+//! To take one: list, write ours, wait, list again, and remove ours when another excludes it.
+//! It is refreshed (a new file, then the old one removed) every five minutes and belongs to
+//! nobody after thirty. Stock restic follows the same protocol, so both may work side by side.
+
+use crate::limits::{LOCK_REFRESH, LOCK_SETTLE, LOCK_STALE, LOCK_VALID};
+use crate::{Id, MasterKey, RepoError, RepoErrorKind, Result, Store, document, origin::Origin};
+use backstay_core::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+/// What a lock excludes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LockKind {
+    /// For reading and adding: excludes exclusive locks alone.
+    Shared,
+    /// For removing: excludes every other lock.
+    Exclusive,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct LockFile {
+    time: String,
+    exclusive: bool,
+    #[serde(default)]
+    hostname: String,
+    #[serde(default)]
+    username: String,
+    #[serde(default)]
+    pid: u32,
+    #[serde(default)]
+    uid: u32,
+    #[serde(default)]
+    gid: u32,
+}
+
+impl LockFile {
+    fn now(kind: LockKind) -> Self {
+        let origin = Origin::here();
+        Self {
+            time: Timestamp::from(SystemTime::now()).to_string(),
+            exclusive: kind == LockKind::Exclusive,
+            hostname: origin.hostname,
+            username: origin.username,
+            pid: origin.pid,
+            uid: origin.uid,
+            gid: origin.gid,
+        }
+    }
+
+    fn age(&self) -> Duration {
+        let time = self.time.parse().unwrap_or(Timestamp::EPOCH);
+        let now = Timestamp::from(SystemTime::now());
+        Duration::from_micros(now.as_micros().saturating_sub(time.as_micros()))
+    }
+
+    /// Whether its holder is gone for certain, or for long enough.
+    fn is_stale(&self) -> bool {
+        self.age() > LOCK_STALE || (self.hostname == Origin::here().hostname && !is_alive(self.pid))
+    }
+}
+
+fn is_alive(pid: u32) -> bool {
+    let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) else { return false };
+    // Anything else, such as another user's process, is alive.
+    rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH)
+}
+
+/// A lock that we hold.
+///
+/// [`Lock::release`] gives it back; dropping tries to, as far as the runtime still lives.
+pub struct Lock {
+    held: Arc<Held>,
+    refresher: tokio::task::JoinHandle<()>,
+}
+
+struct Held {
+    store: Store,
+    key: Arc<MasterKey>,
+    kind: LockKind,
+    state: Mutex<State>,
+}
+
+#[derive(Clone, Copy)]
+struct State {
+    /// Our file; nothing once it is released.
+    id: Option<Id>,
+    /// When that file was written, by the wall clock: a machine that slept must notice.
+    written: SystemTime,
+    /// Somebody removed it.
+    lost: bool,
+}
+
+impl Lock {
+    /// Takes a lock, removing stale ones in its way.
+    pub(crate) async fn take(store: &Store, key: &Arc<MasterKey>, kind: LockKind) -> Result<Lock> {
+        refuse_conflicts(store, key, kind, None).await?;
+        let written = SystemTime::now();
+        let id = document::save(store, key, "locks", &LockFile::now(kind)).await?;
+        tokio::time::sleep(LOCK_SETTLE).await;
+        if let Err(conflict) = refuse_conflicts(store, key, kind, Some(id)).await {
+            store.delete(&id.key("locks")).await?;
+            return Err(conflict);
+        }
+        let state = Mutex::new(State { id: Some(id), written, lost: false });
+        let held = Arc::new(Held { store: store.clone(), key: Arc::clone(key), kind, state });
+        let refresher = tokio::spawn(Arc::clone(&held).refresh_forever());
+        Ok(Lock { held, refresher })
+    }
+
+    /// Whether nobody can have taken it from us, as far as we know without asking the store.
+    pub fn is_valid(&self) -> bool {
+        let state = self.held.state();
+        state.id.is_some() && !state.lost && state.written.elapsed().is_ok_and(|age| age < LOCK_VALID)
+    }
+
+    /// Asks the store whether we still hold it. To be called before anything is committed.
+    ///
+    /// # Errors
+    /// [`RepoErrorKind::LockLost`].
+    pub async fn confirm(&self) -> Result<()> {
+        // A refresh may replace the file while we ask: then ask for the new one.
+        for _ in 0..3 {
+            let Some(id) = self.held.state().id.filter(|_| self.is_valid()) else { break };
+            if self.held.store.exists(&id.key("locks")).await? {
+                return Ok(());
+            }
+            if self.held.state().id == Some(id) {
+                self.held.state().lost = true;
+            }
+        }
+        Err(RepoError::new(RepoErrorKind::LockLost, "our lock on the repository was lost")
+            .advise("nothing was committed; start again"))
+    }
+
+    /// Gives it back.
+    ///
+    /// # Errors
+    /// Whatever the store reports; the lock is stale after 30 minutes then.
+    pub async fn release(self) -> Result<()> {
+        self.refresher.abort();
+        let id = self.held.state().id.take();
+        match id {
+            Some(id) => self.held.store.delete(&id.key("locks")).await,
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        self.refresher.abort();
+        let id = self.held.state().id.take();
+        if let (Some(id), Ok(runtime)) = (id, tokio::runtime::Handle::try_current()) {
+            let store = self.held.store.clone();
+            runtime.spawn(async move { store.delete(&id.key("locks")).await });
+        }
+    }
+}
+
+impl Held {
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        // The state is plain data, whole whatever panicked.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn refresh_forever(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(LOCK_REFRESH).await;
+            match self.refresh().await {
+                Ok(true) => {}
+                Ok(false) => {
+                    tracing::warn!("our lock on the repository was removed by somebody else");
+                    return;
+                }
+                // The next turn tries again; LOCK_VALID ends it.
+                Err(error) => tracing::warn!(%error, "failed to refresh our lock on the repository"),
+            }
+        }
+    }
+
+    /// Replaces our file by a fresh one; whether we still held it.
+    async fn refresh(&self) -> Result<bool> {
+        let Some(old) = self.state().id else { return Ok(false) };
+        if !self.store.exists(&old.key("locks")).await? {
+            self.state().lost = true;
+            return Ok(false);
+        }
+        let written = SystemTime::now();
+        let new = document::save(&self.store, &self.key, "locks", &LockFile::now(self.kind)).await?;
+        let released = {
+            let mut state = self.state();
+            let released = state.id.is_none();
+            if !released {
+                (state.id, state.written) = (Some(new), written);
+            }
+            released
+        };
+        self.store.delete(&if released { new } else { old }.key("locks")).await?;
+        Ok(!released)
+    }
+}
+
+/// Fails when a lock that is not stale excludes `kind`.
+async fn refuse_conflicts(store: &Store, key: &MasterKey, kind: LockKind, ours: Option<Id>) -> Result<()> {
+    for (id, lock) in load_all(store, key).await? {
+        if Some(id) == ours || (kind == LockKind::Shared && !lock.exclusive) {
+            continue;
+        }
+        if lock.is_stale() {
+            tracing::info!(lock = %id.short(), host = lock.hostname, pid = lock.pid, "removing a stale lock");
+            store.delete(&id.key("locks")).await?;
+            continue;
+        }
+        let word = if lock.exclusive { "exclusively" } else { "" };
+        return Err(RepoError::new(
+            RepoErrorKind::Locked,
+            format!(
+                "the repository is locked {word} by {}@{} (process {}) since {}",
+                lock.username, lock.hostname, lock.pid, lock.time
+            )
+            .replace("  ", " "),
+        )
+        .advise("wait for it, or remove its lock with `unlock` when you know that it is gone"));
+    }
+    Ok(())
+}
+
+/// Removes stale locks, or all; yields how many.
+pub(crate) async fn unlock(store: &Store, key: &MasterKey, all: bool) -> Result<usize> {
+    let mut removed = 0;
+    if all {
+        // Also those that cannot be read.
+        for object in store.list("locks").await? {
+            store.delete(&object.key).await?;
+            removed += 1;
+        }
+        return Ok(removed);
+    }
+    for (id, lock) in load_all(store, key).await? {
+        if lock.is_stale() {
+            store.delete(&id.key("locks")).await?;
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
+
+/// All locks; those that vanish while we look are not there.
+async fn load_all(store: &Store, key: &MasterKey) -> Result<Vec<(Id, LockFile)>> {
+    let mut locks = Vec::new();
+    for id in store.list("locks").await?.iter().filter_map(|object| Id::from_key(&object.key)) {
+        match document::load(store, key, "locks", id).await {
+            Ok(lock) => locks.push((id, lock)),
+            Err(error) if error.kind() == RepoErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(locks)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn store() -> (Store, Arc<MasterKey>) {
+        let objects = Arc::new(object_store::memory::InMemory::new());
+        (Store::from_object_store(objects, "memory"), Arc::new(MasterKey::random()))
+    }
+
+    #[tokio::test]
+    async fn writers_share_and_pruning_is_alone() {
+        let (store, key) = store();
+        let one = Lock::take(&store, &key, LockKind::Shared).await.unwrap();
+        let two = Lock::take(&store, &key, LockKind::Shared).await.unwrap();
+        let error = Lock::take(&store, &key, LockKind::Exclusive).await.map(drop).unwrap_err();
+        assert_eq!(error.kind(), RepoErrorKind::Locked);
+        assert!(error.to_string().contains(&format!("process {}", std::process::id())), "{error}");
+        one.release().await.unwrap();
+        two.release().await.unwrap();
+        let alone = Lock::take(&store, &key, LockKind::Exclusive).await.unwrap();
+        assert!(Lock::take(&store, &key, LockKind::Shared).await.is_err());
+        alone.release().await.unwrap();
+        assert_eq!(store.list("locks").await.unwrap(), []);
+    }
+
+    #[tokio::test]
+    async fn stale_locks_do_not_stand_in_the_way() {
+        let (store, key) = store();
+        let mut old = LockFile::now(LockKind::Exclusive);
+        old.hostname = "elsewhere".into();
+        old.time = Timestamp::from(SystemTime::now() - LOCK_STALE - Duration::from_secs(5)).to_string();
+        document::save(&store, &key, "locks", &old).await.unwrap();
+        let mut dead = LockFile::now(LockKind::Exclusive);
+        dead.pid = 0x7fff_fff0;
+        document::save(&store, &key, "locks", &dead).await.unwrap();
+        Lock::take(&store, &key, LockKind::Exclusive).await.unwrap().release().await.unwrap();
+        let mut fresh = dead;
+        fresh.hostname = "elsewhere".into();
+        document::save(&store, &key, "locks", &fresh).await.unwrap();
+        assert!(Lock::take(&store, &key, LockKind::Shared).await.is_err());
+        assert_eq!(unlock(&store, &key, false).await.unwrap(), 0);
+        assert_eq!(unlock(&store, &key, true).await.unwrap(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_refreshed_lock_stays_ours_and_a_removed_one_is_noticed() {
+        let (store, key) = store();
+        let lock = Lock::take(&store, &key, LockKind::Shared).await.unwrap();
+        let before = lock.held.state().id;
+        assert!(lock.held.refresh().await.unwrap());
+        assert_ne!(lock.held.state().id, before);
+        assert_eq!(store.list("locks").await.unwrap().len(), 1);
+        lock.confirm().await.unwrap();
+        unlock(&store, &key, true).await.unwrap();
+        assert_eq!(lock.confirm().await.unwrap_err().kind(), RepoErrorKind::LockLost);
+        assert!(!lock.is_valid());
+        assert!(!lock.held.refresh().await.unwrap());
+    }
+}

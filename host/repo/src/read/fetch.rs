@@ -1,0 +1,100 @@
+//! Reading blobs, many in one request where they lie close together.
+
+use crate::index::{Index, Place};
+use crate::limits::{READ_BYTES_MAX, READ_GAP_BYTES_MAX};
+use crate::pack::{BlobKind, PackedBlob};
+use crate::{Id, MasterKey, RepoError, RepoErrorKind, Result, Store};
+use bytes::Bytes;
+use std::{ops::Range, sync::Arc};
+
+/// One request: a stretch of a pack and who wants which blobs of it.
+pub(crate) struct Read<T> {
+    pub(crate) pack: u32,
+    pub(crate) range: Range<u64>,
+    /// In the order of offsets; a blob that several want comes several times, one after another.
+    pub(crate) wants: Vec<(PackedBlob, T)>,
+}
+
+/// Joins wants, sorted by pack and offset, to requests.
+pub(crate) struct Reads<T, I: Iterator<Item = (Place, T)>> {
+    wants: std::iter::Peekable<I>,
+}
+
+impl<T, I: Iterator<Item = (Place, T)>> Reads<T, I> {
+    pub(crate) fn new(sorted: I) -> Self {
+        Self { wants: sorted.peekable() }
+    }
+}
+
+impl<T, I: Iterator<Item = (Place, T)>> Iterator for Reads<T, I> {
+    type Item = Read<T>;
+
+    fn next(&mut self) -> Option<Read<T>> {
+        let (first, want) = self.wants.next()?;
+        let start = u64::from(first.blob.offset);
+        let mut read = Read {
+            pack: first.pack,
+            range: start..start + u64::from(first.blob.length),
+            wants: vec![(first.blob, want)],
+        };
+        // A blob that very many want must not make the list long without bound.
+        while read.wants.len() < 4096 {
+            let joined = self.wants.next_if(|(place, _)| {
+                let (start, length) = (u64::from(place.blob.offset), u64::from(place.blob.length));
+                place.pack == read.pack
+                    && start <= read.range.end + READ_GAP_BYTES_MAX
+                    && (start + length).max(read.range.end) - read.range.start <= READ_BYTES_MAX
+            });
+            let Some((place, want)) = joined else { break };
+            read.range.end = read.range.end.max(u64::from(place.blob.offset) + u64::from(place.blob.length));
+            read.wants.push((place.blob, want));
+        }
+        Some(read)
+    }
+}
+
+/// Reads one blob.
+pub(crate) async fn read_blob(store: &Store, key: &Arc<MasterKey>, index: &Index, kind: BlobKind, id: &Id) -> Result<Vec<u8>> {
+    let place = index.require(kind, id)?;
+    let (pack, blob) = (index.pack(place.pack).pack_key(), place.blob);
+    let start = u64::from(blob.offset);
+    let sealed = get(store, &pack, start..start + u64::from(blob.length)).await?;
+    let key = Arc::clone(key);
+    let plain = tokio::task::spawn_blocking(move || blob.open(&key, sealed.into())).await?;
+    plain.map_err(|error| RepoError::damaged(format!("blob {id} in {pack}"), error))
+}
+
+/// Reads part of a pack; that it is missing means damage here.
+pub(crate) async fn get(store: &Store, pack: &str, range: Range<u64>) -> Result<Bytes> {
+    store.get_range(pack, range).await.map_err(|error| match error.kind() {
+        RepoErrorKind::NotFound => RepoError::damaged(pack, "it is missing"),
+        _ => error,
+    })
+}
+
+/// Opens the blobs of a read one after another, each once.
+pub(crate) fn open_all<T>(
+    key: &MasterKey,
+    pack: &str,
+    read: Read<T>,
+    bytes: &[u8],
+    mut take: impl FnMut(T, &[u8]) -> Result<()>,
+) -> Result<()> {
+    let mut opened: Option<(Id, Vec<u8>)> = None;
+    for (blob, want) in read.wants {
+        let plain = match &mut opened {
+            Some((id, plain)) if *id == blob.id => &*plain,
+            _ => {
+                let start = (u64::from(blob.offset) - read.range.start) as usize;
+                // The range was made to hold all of them.
+                let sealed = bytes[start..start + blob.length as usize].to_vec();
+                let plain = blob
+                    .open(key, sealed)
+                    .map_err(|error| RepoError::damaged(format!("blob {} in {pack}", blob.id), error))?;
+                &opened.insert((blob.id, plain)).1
+            }
+        };
+        take(want, plain)?;
+    }
+    Ok(())
+}

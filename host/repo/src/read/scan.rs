@@ -1,0 +1,165 @@
+//! What a destination folder holds already, and what must go.
+
+use crate::{Id, RepoError, Result};
+use backstay_core::RelativePath;
+use cap_std::fs::{Dir, File, OpenOptions, Permissions, PermissionsExt};
+use std::collections::{BTreeSet, HashMap};
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::FileExt;
+
+/// A file that is open at its place, and what of it is right already.
+pub(crate) struct Scanned {
+    /// Whether the file was made just now: what is not written reads as zeros.
+    pub(crate) fresh: bool,
+    /// The wanted blobs that its content does not have: number in the list, offset.
+    pub(crate) missing: Vec<(usize, u64)>,
+}
+
+pub(crate) fn failed(path: impl std::fmt::Display) -> impl FnOnce(std::io::Error) -> RepoError {
+    move |error| RepoError::io(format!("failed to place {path}"), error)
+}
+
+/// Whether `path` is one of `except` or lies below one.
+pub(crate) fn is_except(path: &str, except: &BTreeSet<RelativePath>) -> bool {
+    except.iter().any(|spared| {
+        path.strip_prefix(spared.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    })
+}
+
+/// Removes what is neither in `keep` (path to: is it a folder) nor spared by `except`.
+pub(crate) fn sweep(folder: &Dir, at: &str, keep: &HashMap<String, bool>, except: &BTreeSet<RelativePath>) -> Result<()> {
+    let entries = folder.entries().map_err(failed(if at.is_empty() { "." } else { at }))?;
+    for entry in entries {
+        let entry = entry.map_err(failed(at))?;
+        let name = entry.file_name();
+        let shown = name.to_string_lossy();
+        let path = if at.is_empty() { shown.to_string() } else { format!("{at}/{shown}") };
+        // A name that is not UTF-8 is in no backup; its lossy form must not pass for one.
+        let kept = name.to_str().and_then(|_| keep.get(&path));
+        if is_except(&path, except) {
+            continue;
+        }
+        let is_folder = entry.file_type().map_err(failed(&path))?.is_dir();
+        let below = format!("{path}/");
+        let spares = except.iter().any(|spared| spared.as_str().starts_with(&below));
+        if is_folder && (spares || kept == Some(&true)) {
+            sweep(&open_folder(folder, &name, &path)?, &path, keep, except)?;
+        } else if kept.is_none() && is_folder {
+            // Its folders may forbid us to remove what is in them.
+            sweep(&open_folder(folder, &name, &path)?, &path, keep, except)?;
+            folder.remove_dir(&name).map_err(failed(&path))?;
+        } else if kept.is_none() {
+            folder.remove_file(&name).map_err(failed(&path))?;
+        }
+    }
+    Ok(())
+}
+
+fn open_folder(parent: &Dir, name: &std::ffi::OsStr, path: &str) -> Result<Dir> {
+    match parent.open_dir(name) {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            parent.set_permissions(name, Permissions::from_mode(0o700)).map_err(failed(path))?;
+            parent.open_dir(name).map_err(failed(path))
+        }
+        opened => opened.map_err(failed(path)),
+    }
+}
+
+/// Makes sure that `path` is a folder that we may write to.
+pub(crate) fn make_folder(into: &Dir, path: &str) -> Result<()> {
+    match into.symlink_metadata(path) {
+        Ok(there) if there.is_dir() => {
+            return into.set_permissions(path, Permissions::from_mode(0o700)).map_err(failed(path));
+        }
+        Ok(_) => into.remove_file(path).map_err(failed(path))?,
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(failed(path)(error)),
+    }
+    into.create_dir(path).map_err(failed(path))?;
+    into.set_permissions(path, Permissions::from_mode(0o700)).map_err(failed(path))
+}
+
+/// Makes `path` a symbolic link to `target`.
+pub(crate) fn make_link(into: &Dir, path: &str, target: &str) -> Result<()> {
+    if into.read_link_contents(path).is_ok_and(|there| there.as_os_str() == target) {
+        return Ok(());
+    }
+    clear(into, path)?;
+    into.symlink_contents(target, path).map_err(failed(path))
+}
+
+/// Removes whatever is at `path`.
+fn clear(into: &Dir, path: &str) -> Result<()> {
+    match into.symlink_metadata(path) {
+        Ok(there) if there.is_dir() => into.remove_dir_all(path).map_err(failed(path)),
+        Ok(_) => into.remove_file(path).map_err(failed(path)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(failed(path)(error)),
+    }
+}
+
+/// Opens the file at `path` for writing.
+pub(crate) fn open_file(into: &Dir, path: &str) -> Result<File> {
+    into.open_with(path, OpenOptions::new().read(true).write(true)).map_err(failed(path))
+}
+
+/// Brings the file at `path` to its length and compares its content with `wanted`: ids and
+/// lengths of blobs, in order.
+pub(crate) fn scan_file(into: &Dir, path: &str, wanted: &[(Id, u32)]) -> Result<Scanned> {
+    use cap_std::fs::MetadataExt;
+    let bytes = wanted.iter().map(|(_, length)| u64::from(*length)).sum();
+    // A file with a second name is shared with somebody who does not expect it to change.
+    let reusable = into.symlink_metadata(path).is_ok_and(|there| there.is_file() && there.nlink() == 1);
+    if !reusable {
+        clear(into, path)?;
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true);
+        let file = into.open_with(path, &options).map_err(failed(path))?;
+        file.set_permissions(Permissions::from_mode(0o600)).map_err(failed(path))?;
+        file.set_len(bytes).map_err(failed(path))?;
+        let mut offset = 0;
+        let missing = wanted.iter().enumerate().map(|(number, (_, length))| {
+            let at = offset;
+            offset += u64::from(*length);
+            (number, at)
+        });
+        return Ok(Scanned { fresh: true, missing: missing.collect() });
+    }
+    into.set_permissions(path, Permissions::from_mode(0o600)).map_err(failed(path))?;
+    let mut file = open_file(into, path)?;
+    let there = file.metadata().map_err(failed(path))?.len();
+    let mut missing = Vec::new();
+    let mut buffer = Vec::new();
+    let mut offset = 0;
+    for (number, (id, length)) in wanted.iter().enumerate() {
+        let length = *length as usize;
+        let whole = offset + length as u64 <= there;
+        if whole {
+            buffer.resize(length, 0);
+            file.read_exact(&mut buffer).map_err(failed(path))?;
+        }
+        if !whole || Id::of(&buffer) != *id {
+            missing.push((number, offset));
+        }
+        offset += length as u64;
+    }
+    if there != bytes {
+        file.set_len(bytes).map_err(failed(path))?;
+    }
+    Ok(Scanned { fresh: false, missing })
+}
+
+/// Writes `bytes` at `offset`. Zeros are left out where the file reads as zeros anyway.
+pub(crate) fn write_at(into: &Dir, path: &str, offset: u64, bytes: &[u8], fresh: bool) -> Result<()> {
+    if fresh && is_zero(bytes) {
+        return Ok(());
+    }
+    let file = open_file(into, path)?.into_std();
+    file.write_all_at(bytes, offset).map_err(failed(path))
+}
+
+fn is_zero(bytes: &[u8]) -> bool {
+    let (head, words, tail) = (bytes.len() % 16, bytes.chunks_exact(16), bytes.chunks_exact(16).remainder());
+    debug_assert_eq!(head, tail.len());
+    words.into_iter().all(|word| word == [0; 16]) && tail.iter().all(|byte| *byte == 0)
+}

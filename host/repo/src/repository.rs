@@ -1,0 +1,271 @@
+//! Making, opening and using a repository.
+
+use crate::check::{CheckOptions, CheckProgress, CheckReport};
+use crate::index::Index;
+use crate::key::{self, KdfCost, KeyInfo};
+use crate::lock::{self, Lock, LockKind};
+use crate::read::SnapshotReader;
+use crate::snapshot::{self, Snapshot};
+use crate::write::{BackupOptions, BackupSession};
+use crate::{Id, MasterKey, Password, RepoError, RepoErrorKind, Result, Store, document, polynomial};
+use backstay_core::BackupId;
+use serde::{Deserialize, Serialize};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Largest `config` that makes sense.
+const CONFIG_BYTES_MAX: u64 = 1 << 20;
+
+/// How a new repository is made.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct InitOptions {
+    /// What guessing its password costs.
+    pub kdf: KdfCost,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ConfigFile {
+    version: u32,
+    id: Id,
+    #[serde(default)]
+    chunker_polynomial: String,
+}
+
+/// An open repository. Cheap to clone.
+#[derive(Clone)]
+pub struct Repository {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    store: Store,
+    key: Arc<MasterKey>,
+    key_id: Id,
+    id: Id,
+    /// The index read last: most of it is the same next time.
+    index: Mutex<Option<Arc<Index>>>,
+}
+
+impl Repository {
+    /// Makes a repository where there is none.
+    ///
+    /// # Errors
+    /// [`RepoErrorKind::AlreadyExists`].
+    pub async fn init(store: Store, password: &Password, options: InitOptions) -> Result<Self> {
+        let exists = || {
+            RepoError::new(RepoErrorKind::AlreadyExists, format!("failed to make a repository: {} holds one already", store.address()))
+        };
+        if store.exists("config").await? {
+            return Err(exists());
+        }
+        if let Some(folder) = store.folder().cloned() {
+            tokio::task::spawn_blocking(move || make_folders(&folder)).await??;
+        }
+        let key = Arc::new(MasterKey::random());
+        let key_id = key::add(&store, &key, password, options.kdf).await?;
+        let mut id = [0; 32];
+        crate::crypto::random_bytes(&mut id);
+        let config = ConfigFile {
+            version: 2,
+            id: Id::from_bytes(id),
+            chunker_polynomial: format!("{:x}", polynomial::random()),
+        };
+        // The config makes it a repository, so it comes last; and only one config wins.
+        let sealed = key.seal(&document::to_json(&config)?);
+        if let Err(error) = store.put_new("config", sealed).await {
+            store.delete(&key_id.key("keys")).await?;
+            return Err(if error.kind() == RepoErrorKind::AlreadyExists { exists() } else { error });
+        }
+        Ok(Self::new(store, key, key_id, config.id))
+    }
+
+    /// Opens a repository.
+    ///
+    /// # Errors
+    /// [`RepoErrorKind::NotFound`] when there is none, [`RepoErrorKind::WrongPassword`].
+    pub async fn open(store: Store, password: &Password) -> Result<Self> {
+        let sealed = store.get("config", CONFIG_BYTES_MAX).await.map_err(|error| match error.kind() {
+            RepoErrorKind::NotFound => {
+                RepoError::new(RepoErrorKind::NotFound, format!("there is no repository at {}", store.address()))
+                    .advise("check the address, or make one with `repo init`")
+            }
+            _ => error,
+        })?;
+        let (key_id, key) = key::open(&store, password).await?;
+        let config: ConfigFile = key
+            .open(&sealed)
+            .and_then(|json| document::from_json(&json))
+            .map_err(|error| RepoError::damaged("config", error))?;
+        if config.version != 2 {
+            return Err(RepoError::new(
+                RepoErrorKind::InvalidConfig,
+                format!("failed to open {}: its format has version {}, not 2", store.address(), config.version),
+            )
+            .advise("convert it with `restic migrate upgrade_repo_v2`"));
+        }
+        Ok(Self::new(store, Arc::new(key), key_id, config.id))
+    }
+
+    fn new(store: Store, key: Arc<MasterKey>, key_id: Id, id: Id) -> Self {
+        Self { shared: Arc::new(Shared { store, key, key_id, id, index: Mutex::new(None) }) }
+    }
+
+    /// The repository's own id, for its whole life.
+    pub fn id(&self) -> Id {
+        self.shared.id
+    }
+
+    /// Where it lies.
+    pub fn store(&self) -> &Store {
+        &self.shared.store
+    }
+
+    /// The key that everything in it is sealed with.
+    pub fn master_key(&self) -> &MasterKey {
+        &self.shared.key
+    }
+
+    pub(crate) fn shared_key(&self) -> &Arc<MasterKey> {
+        &self.shared.key
+    }
+
+    /// Adds a password; yields its key's id.
+    ///
+    /// # Errors
+    /// Whatever the store reports.
+    pub async fn key_add(&self, password: &Password, kdf: KdfCost) -> Result<Id> {
+        key::add(self.store(), self.master_key(), password, kdf).await
+    }
+
+    /// All keys, oldest first.
+    ///
+    /// # Errors
+    /// Whatever the store reports.
+    pub async fn key_list(&self) -> Result<Vec<KeyInfo>> {
+        key::list(self.store(), Some(self.shared.key_id)).await
+    }
+
+    /// Removes a password by its key's id, or the start of one.
+    ///
+    /// # Errors
+    /// [`RepoErrorKind::NotFound`]; [`RepoErrorKind::Conflict`] when several keys start so, or it
+    /// is the one this session was opened with (so the last one always stays).
+    pub async fn key_remove(&self, id_start: &str) -> Result<Id> {
+        let keys = self.key_list().await?;
+        let mut found = keys.iter().filter(|key| !id_start.is_empty() && key.id.to_string().starts_with(id_start));
+        let refuse = |kind, why: &str| Err(RepoError::new(kind, format!("failed to remove key `{id_start}`: {why}")));
+        let Some(key) = found.next() else { return refuse(RepoErrorKind::NotFound, "there is none") };
+        if found.next().is_some() {
+            return refuse(RepoErrorKind::Conflict, "several start like this");
+        }
+        if keys.len() == 1 {
+            return refuse(RepoErrorKind::Conflict, "it is the last one");
+        }
+        if key.current {
+            return refuse(RepoErrorKind::Conflict, "the repository was opened with it");
+        }
+        self.store().delete(&key.id.key("keys")).await?;
+        Ok(key.id)
+    }
+
+    /// Takes a lock.
+    ///
+    /// # Errors
+    /// [`RepoErrorKind::Locked`], naming who holds one.
+    pub async fn lock(&self, kind: LockKind) -> Result<Lock> {
+        Lock::take(self.store(), self.shared_key(), kind).await
+    }
+
+    /// Removes stale locks, or all; yields how many.
+    ///
+    /// # Errors
+    /// Whatever the store reports.
+    pub async fn unlock(&self, all: bool) -> Result<usize> {
+        lock::unlock(self.store(), self.master_key(), all).await
+    }
+
+    /// All snapshots, oldest first.
+    ///
+    /// # Errors
+    /// Whatever the store reports, [`RepoErrorKind::Damaged`].
+    pub async fn snapshots(&self) -> Result<Vec<Snapshot>> {
+        snapshot::load_all(self.store(), self.master_key()).await
+    }
+
+    /// Starts a backup: takes a shared lock and reads the index.
+    ///
+    /// # Errors
+    /// [`RepoErrorKind::Locked`], whatever the store reports.
+    pub async fn backup(&self, options: BackupOptions) -> Result<BackupSession> {
+        BackupSession::start(self, options).await
+    }
+
+    /// Opens a snapshot for reading.
+    ///
+    /// # Errors
+    /// [`RepoErrorKind::NotFound`].
+    pub async fn open_snapshot(&self, id: &BackupId) -> Result<SnapshotReader> {
+        // Before the index: what a snapshot needs was indexed before it was written.
+        let snapshot = snapshot::load(self.store(), self.master_key(), Id::from(id)).await.map_err(|error| {
+            if error.kind() == RepoErrorKind::NotFound {
+                RepoError::new(RepoErrorKind::NotFound, format!("there is no backup {}", id.short()))
+            } else {
+                error
+            }
+        })?;
+        let index = self.load_index().await?;
+        Ok(SnapshotReader::new(self.clone(), index, snapshot))
+    }
+
+    /// Checks that all there must be is there, and with `read_data` that every byte is right.
+    ///
+    /// # Errors
+    /// Whatever keeps it from looking; what it finds is in the report.
+    pub async fn check(&self, options: CheckOptions, progress: impl Fn(CheckProgress) + Send + Sync) -> Result<CheckReport> {
+        crate::check::check(self, options, &progress).await
+    }
+
+    /// The index as it is now.
+    pub(crate) async fn load_index(&self) -> Result<Arc<Index>> {
+        let loaded = self.kept_index().clone();
+        let index = Index::load(self.store(), self.shared_key(), loaded.as_ref()).await?;
+        *self.kept_index() = Some(Arc::clone(&index));
+        Ok(index)
+    }
+
+    fn kept_index(&self) -> std::sync::MutexGuard<'_, Option<Arc<Index>>> {
+        self.shared.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Repository {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Repository({} at {})", self.id().short(), self.store().address())
+    }
+}
+
+/// All folders of a local repository, for our user alone, so that no later write has to make one.
+fn make_folders(root: &std::path::Path) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    let failed = |error| RepoError::io(format!("failed to make the folder {}", root.display()), error);
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true).mode(0o700);
+    let occupied = |root| std::fs::read_dir(root).is_ok_and(|mut entries| entries.next().is_some());
+    if occupied(root) && !root.join("keys").is_dir() {
+        return Err(RepoError::new(
+            RepoErrorKind::AlreadyExists,
+            format!("failed to make a repository: {} is not empty", root.display()),
+        )
+        .advise("name an empty folder"));
+    }
+    builder.create(root).map_err(failed)?;
+    for folder in ["keys", "locks", "snapshots", "index", "data", "logs"] {
+        builder.create(root.join(folder)).map_err(failed)?;
+    }
+    for first in 0..=255u8 {
+        builder.create(root.join("data").join(format!("{first:02x}"))).map_err(failed)?;
+    }
+    for folder in ["data", "."] {
+        std::fs::File::open(root.join(folder)).and_then(|folder| folder.sync_all()).map_err(failed)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,220 @@
+//! From plaintext to durable packs and index files.
+//!
+//! ```text
+//!   blob ── known? ──► id                         (index, or met before in this session)
+//!     └─ new ► compress ► seal ► open pack ── full ► close ► upload ► index
+//! ```
+//!
+//! Everything before "upload" runs on blocking threads, as many at once as there are cores.
+
+use crate::compression::Compressor;
+use crate::crypto::IV_BYTES;
+use crate::index::{Index, IndexFile, IndexPack};
+use crate::limits::{INDEX_BLOBS_MAX, PACK_BLOBS_MAX, UPLOADS_MAX};
+use crate::pack::{BlobKind, OpenPack};
+use crate::{Id, MasterKey, RepoError, RepoErrorKind, Result, Store, document};
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Takes blobs, writes packs.
+pub(crate) struct Packer {
+    store: Store,
+    key: Arc<MasterKey>,
+    index: Arc<Index>,
+    pack_bytes: usize,
+    uploads: Arc<Semaphore>,
+    /// Blobs that this session adds: whoever puts one in first writes it.
+    claimed: Mutex<HashSet<(Id, BlobKind)>>,
+    data: Mutex<OpenPack>,
+    trees: Mutex<OpenPack>,
+    /// Packs that are durable and in no index file yet.
+    indexable: Mutex<Vec<IndexPack>>,
+    /// Buffers of uploaded packs: fresh memory costs a page fault for every 4 KiB.
+    spare: Mutex<Vec<Vec<u8>>>,
+    workers: Mutex<Vec<Worker>>,
+    failure: Mutex<Option<(RepoErrorKind, String)>>,
+}
+
+/// What compressing and sealing reuse.
+struct Worker {
+    compressor: Compressor,
+    sealed: Vec<u8>,
+}
+
+/// A blob that is stored, or will be when [`Packer::finish`] succeeds.
+#[derive(Clone, Copy)]
+pub(crate) struct Stored {
+    pub(crate) id: Id,
+    /// Bytes of plaintext.
+    pub(crate) bytes: u64,
+    /// Sealed bytes, if it was not there before.
+    pub(crate) uploaded: Option<u64>,
+}
+
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic under one of these locks ends the session through `failure`.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Packer {
+    pub(crate) fn new(store: Store, key: Arc<MasterKey>, index: Arc<Index>, pack_bytes: usize) -> Self {
+        Self {
+            store,
+            key,
+            index,
+            pack_bytes,
+            uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
+            claimed: Mutex::default(),
+            data: Mutex::default(),
+            trees: Mutex::default(),
+            indexable: Mutex::default(),
+            spare: Mutex::default(),
+            workers: Mutex::default(),
+            failure: Mutex::default(),
+        }
+    }
+
+    /// Stores blobs; blocks, also on uploads when they lag behind.
+    pub(crate) fn store<'a>(
+        self: &Arc<Self>,
+        runtime: &Handle,
+        kind: BlobKind,
+        blobs: impl Iterator<Item = &'a [u8]>,
+    ) -> Result<Vec<Stored>> {
+        self.check()?;
+        let worker = held(&self.workers).pop();
+        let mut worker = match worker {
+            Some(worker) => worker,
+            None => Worker { compressor: Compressor::new()?, sealed: Vec::new() },
+        };
+        let stored = blobs.map(|plain| self.store_one(runtime, kind, plain, &mut worker)).collect();
+        held(&self.workers).push(worker);
+        if let Err(error) = &stored {
+            self.fail(error);
+        }
+        stored
+    }
+
+    fn store_one(self: &Arc<Self>, runtime: &Handle, kind: BlobKind, plain: &[u8], worker: &mut Worker) -> Result<Stored> {
+        debug_assert!(!plain.is_empty(), "the format has no empty blobs");
+        let (id, bytes) = (Id::of(plain), plain.len() as u64);
+        if self.index.find(kind, &id).is_some() || !held(&self.claimed).insert((id, kind)) {
+            return Ok(Stored { id, bytes, uploaded: None });
+        }
+        let Worker { compressor, sealed } = worker;
+        sealed.clear();
+        sealed.resize(IV_BYTES, 0);
+        let raw_length = match compressor.compress(plain)? {
+            Some(frame) => {
+                sealed.extend_from_slice(frame);
+                plain.len() as u32
+            }
+            None => {
+                sealed.extend_from_slice(plain);
+                0
+            }
+        };
+        self.key.seal_tail(sealed, 0);
+        let full = {
+            let mut pack = held(match kind {
+                BlobKind::Data => &self.data,
+                BlobKind::Tree => &self.trees,
+            });
+            if pack.bytes.capacity() == 0 {
+                pack.bytes = held(&self.spare).pop().unwrap_or_default();
+            }
+            pack.push(id, kind, sealed, raw_length);
+            let full = pack.bytes.len() >= self.pack_bytes || pack.blobs.len() >= PACK_BLOBS_MAX;
+            full.then(|| std::mem::take(&mut *pack))
+        };
+        if let Some(full) = full {
+            self.submit(runtime, full)?;
+        }
+        Ok(Stored { id, bytes, uploaded: Some(sealed.len() as u64) })
+    }
+
+    /// Starts the upload of a pack once fewer than [`UPLOADS_MAX`] are under way; blocks till then.
+    fn submit(self: &Arc<Self>, runtime: &Handle, pack: OpenPack) -> Result<()> {
+        let permit = runtime
+            .block_on(Arc::clone(&self.uploads).acquire_owned())
+            .map_err(|error| RepoError::new(RepoErrorKind::Internal, "failed to upload a pack").because(error))?;
+        runtime.spawn(Arc::clone(self).upload(pack, permit));
+        Ok(())
+    }
+
+    async fn upload(self: Arc<Self>, pack: OpenPack, permit: OwnedSemaphorePermit) {
+        if let Err(error) = self.try_upload(pack).await {
+            self.fail(&error);
+        }
+        drop(permit);
+    }
+
+    async fn try_upload(&self, mut pack: OpenPack) -> Result<()> {
+        let key = Arc::clone(&self.key);
+        let (id, pack) = tokio::task::spawn_blocking(move || (pack.close(&key), pack)).await?;
+        let body = bytes::Bytes::from(pack.bytes);
+        self.store.put_new(&id.pack_key(), body.clone()).await?;
+        if let Ok(buffer) = body.try_into_mut() {
+            let mut buffer = Vec::from(buffer);
+            buffer.clear();
+            let mut spare = held(&self.spare);
+            if spare.len() < UPLOADS_MAX {
+                spare.push(buffer);
+            }
+        }
+        let file = {
+            let mut indexable = held(&self.indexable);
+            indexable.push(IndexPack::new(id, &pack.blobs));
+            let blobs: usize = indexable.iter().map(|pack| pack.blobs.len()).sum();
+            (blobs >= INDEX_BLOBS_MAX).then(|| std::mem::take(&mut *indexable))
+        };
+        match file {
+            Some(packs) => self.write_index(packs).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn write_index(&self, packs: Vec<IndexPack>) -> Result<()> {
+        let file = IndexFile { packs, ..IndexFile::default() };
+        document::save(&self.store, &self.key, "index", &file).await.map(drop)
+    }
+
+    /// Makes everything stored so far durable and indexed. Nobody may be storing.
+    pub(crate) async fn finish(self: &Arc<Self>) -> Result<()> {
+        let packer = Arc::clone(self);
+        let runtime = Handle::current();
+        tokio::task::spawn_blocking(move || {
+            for pack in [&packer.data, &packer.trees] {
+                let pack = std::mem::take(&mut *held(pack));
+                if !pack.blobs.is_empty() {
+                    packer.submit(&runtime, pack)?;
+                }
+            }
+            Ok::<_, RepoError>(())
+        })
+        .await??;
+        let all = self.uploads.acquire_many(UPLOADS_MAX as u32).await;
+        let _all = all.map_err(|error| RepoError::new(RepoErrorKind::Internal, "failed to wait for uploads").because(error))?;
+        self.check()?;
+        let rest = std::mem::take(&mut *held(&self.indexable));
+        if rest.is_empty() {
+            return Ok(());
+        }
+        self.write_index(rest).await
+    }
+
+    /// Fails once anything of this session has failed: blobs it claimed may be missing.
+    pub(crate) fn check(&self) -> Result<()> {
+        match &*held(&self.failure) {
+            Some((kind, what)) => Err(RepoError::new(*kind, what.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// Remembers the first failure.
+    pub(crate) fn fail(&self, error: &RepoError) {
+        held(&self.failure).get_or_insert_with(|| (error.kind(), error.to_string()));
+    }
+}

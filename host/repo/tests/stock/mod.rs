@@ -1,0 +1,108 @@
+//! Stock `restic`, and backups to show it.
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, unreachable_pub)]
+
+use backstay_core::{RelativePath, Timestamp};
+use backstay_repo::*;
+use bytes::Bytes;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+pub const PASSWORD: &str = "correct horse";
+
+/// A repository in a folder of its own.
+pub struct Bench {
+    pub root: tempfile::TempDir,
+    pub repository: Repository,
+}
+
+pub fn path(text: &str) -> RelativePath {
+    RelativePath::new(text).unwrap()
+}
+
+pub fn attributes() -> FileAttributes {
+    FileAttributes { mode: 0o640, modified: "2026-11-22T03:04:05.678901Z".parse().unwrap() }
+}
+
+/// A body that arrives in parts of `part` bytes.
+pub fn body(bytes: &[u8], part: usize) -> impl futures::Stream<Item = std::io::Result<Bytes>> + Send + Unpin + use<> {
+    let parts: Vec<_> = bytes.chunks(part).map(|part| Ok(Bytes::copy_from_slice(part))).collect();
+    futures::stream::iter(parts)
+}
+
+/// Bytes that do not compress, the same for the same seed.
+pub fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed ^ 0x9e37_79b9_7f4a_7c15;
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.wrapping_mul(0x2545_f491_4f6c_dd1d).to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}
+
+pub fn meta() -> SnapshotMeta {
+    SnapshotMeta {
+        time: Some(Timestamp::from(std::time::SystemTime::now())),
+        hostname: "db1".into(),
+        username: "backup".into(),
+        paths: vec!["/shop".into()],
+        tags: vec!["engine=postgresql".into(), "target=shop".into()],
+        parent: None,
+        program_version: "backstay 0.1.0".into(),
+    }
+}
+
+impl Bench {
+    pub async fn new() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let store = store(&root.path().join("repo"));
+        let options = InitOptions { kdf: KdfCost { log_n: 10, r: 8, p: 1 } };
+        let repository = Repository::init(store, &Password::new(PASSWORD), options).await.unwrap();
+        Self { root, repository }
+    }
+
+    pub fn folder(&self) -> PathBuf {
+        self.root.path().join("repo")
+    }
+
+    /// A folder for a restore, made if need be.
+    pub fn target(&self, name: &str) -> (PathBuf, cap_std::fs::Dir) {
+        let folder = self.root.path().join(name);
+        std::fs::create_dir_all(&folder).unwrap();
+        let open = cap_std::fs::Dir::open_ambient_dir(&folder, cap_std::ambient_authority());
+        (folder, open.unwrap())
+    }
+
+    /// Runs stock restic on it.
+    pub fn restic(&self, arguments: &[&str]) -> String {
+        let output = restic(&self.folder(), arguments);
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "restic {arguments:?} failed:\n{out}\n{err}");
+        out.into_owned()
+    }
+
+    /// Both checks, reading all data.
+    pub async fn assert_sound(&self) {
+        let report = self.repository.check(CheckOptions { read_data: true }, |_| {}).await.unwrap();
+        assert!(report.is_sound(), "{:#?}", report.errors);
+        let out = self.restic(&["check", "--read-data"]);
+        assert!(out.contains("no errors were found"), "{out}");
+    }
+}
+
+pub fn store(folder: &Path) -> Store {
+    Store::connect(&StoreConfig::new(format!("file://{}", folder.display()))).unwrap()
+}
+
+pub fn restic(folder: &Path, arguments: &[&str]) -> Output {
+    Command::new("restic")
+        .args(["--no-cache", "--repo"])
+        .arg(folder)
+        .args(arguments)
+        .env("RESTIC_PASSWORD", PASSWORD)
+        .output()
+        .expect("restic is installed")
+}
