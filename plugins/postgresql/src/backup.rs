@@ -23,15 +23,14 @@ use std::pin::pin;
 use backstay_postgresql_wire::backup_label::BackupLabel;
 use backstay_postgresql_wire::protocol::Backend;
 use backstay_postgresql_wire::protocol::frontend::Purpose;
-use backstay_postgresql_wire::replication::{
-    BackupMessage, BaseBackup, create_physical_slot, show,
-};
+use backstay_postgresql_wire::replication::{BackupMessage, BaseBackup, create_physical_slot, show};
 use backstay_postgresql_wire::wal_file::parse_segment_size;
 use backstay_sdk::{BackupJob, BackupReport, BackupWriter, Error, ErrorKind, Result, Volume, host};
 use futures::future::{Either, select};
 
 use crate::connection::{Rows, Session, unexpected};
 use crate::inspect::{System, timeline};
+use crate::limits::PROGRESS_BYTES;
 use crate::position::{parse_lsn, position};
 use crate::refusal::{from_server, from_wire, wal_level_minimal};
 use crate::settings::Settings;
@@ -47,31 +46,18 @@ pub const MAIN: &str = "data";
 /// The folder in the backup that holds tablespaces.
 pub const TABLESPACES: &str = "tablespaces";
 
-/// How many bytes pass between two signs of progress.
-const PROGRESS_BYTES: u64 = 16 << 20;
-
 /// Makes a backup.
-pub async fn backup(
-    settings: &Settings,
-    job: &BackupJob,
-    into: &BackupWriter,
-) -> Result<BackupReport> {
+pub async fn backup(settings: &Settings, job: &BackupJob, into: &BackupWriter) -> Result<BackupReport> {
     if job.method != STREAM {
-        return Err(Error::new(
-            ErrorKind::Unsupported,
-            format!("there is no method {:?}", job.method),
-        )
-        .hint(format!("use \"{STREAM}\"")));
+        return Err(Error::new(ErrorKind::Unsupported, format!("there is no method {:?}", job.method))
+            .hint(format!("use \"{STREAM}\"")));
     }
     let work = pin!(stream(settings, job, into));
     let stop = pin!(host::stop_requested());
     match select(work, stop).await {
         Either::Left((report, _)) => report,
         // Dropping the session ends the server's work and its temporary slot.
-        Either::Right(((), _)) => Err(Error::new(
-            ErrorKind::Cancelled,
-            "the backup was stopped before its end",
-        )),
+        Either::Right(((), _)) => Err(Error::new(ErrorKind::Cancelled, "the backup was stopped before its end")),
     }
 }
 
@@ -79,10 +65,7 @@ async fn stream(settings: &Settings, job: &BackupJob, into: &BackupWriter) -> Re
     let mut session = Session::open_replication(settings).await?;
     let system = System::identify(&mut session).await?;
     into.identify(&system.identity).await?;
-    let Server {
-        segment_bytes,
-        folder_mode,
-    } = Server::prepare(&mut session).await?;
+    let Server { segment_bytes, folder_mode } = Server::prepare(&mut session).await?;
 
     let command = BaseBackup {
         label: &job.label,
@@ -107,16 +90,10 @@ async fn stream(settings: &Settings, job: &BackupJob, into: &BackupWriter) -> Re
     if let Some(listed) = unpacked.manifest.system_identifier
         && listed.to_string() != system.identity
     {
-        return Err(Error::new(
-            ErrorKind::Corrupt,
-            "the backup's manifest names another cluster than the server",
-        ));
+        return Err(Error::new(ErrorKind::Corrupt, "the backup's manifest names another cluster than the server"));
     }
     if end.timeline != start.timeline || end.lsn < start.lsn {
-        return Err(Error::new(
-            ErrorKind::Corrupt,
-            "the server's backup ends before it starts",
-        ));
+        return Err(Error::new(ErrorKind::Corrupt, "the server's backup ends before it starts"));
     }
 
     let notes = Notes {
@@ -164,10 +141,7 @@ impl Server {
         let slot = format!("backstay_backup_{suffix}");
         let create = create_physical_slot(session.version(), &slot, true).map_err(from_wire)?;
         session.query(&create).await?;
-        Ok(Self {
-            segment_bytes,
-            folder_mode,
-        })
+        Ok(Self { segment_bytes, folder_mode })
     }
 }
 
@@ -185,10 +159,7 @@ struct Place {
 impl Place {
     async fn read(session: &mut Session) -> Result<Self> {
         let rows = session.result().await?;
-        Ok(Self {
-            lsn: parse_lsn(rows.need("recptr")?)?,
-            timeline: timeline(rows.need("tli")?)?,
-        })
+        Ok(Self { lsn: parse_lsn(rows.need("recptr")?)?, timeline: timeline(rows.need("tli")?)? })
     }
 }
 
@@ -212,10 +183,7 @@ impl Tablespace {
             None => None,
             Some(text) => Some(oid(text)?),
         };
-        let kib: u64 = rows
-            .get(row, "size")
-            .and_then(|text| text.parse().ok())
-            .unwrap_or(0);
+        let kib: u64 = rows.get(row, "size").and_then(|text| text.parse().ok()).unwrap_or(0);
         Ok(Self {
             oid,
             location: rows.get(row, "spclocation").unwrap_or_default().to_owned(),
@@ -226,34 +194,21 @@ impl Tablespace {
     /// What lies outside the main folder; a tablespace "in place" does not.
     fn noted(&self) -> Option<notes::Tablespace> {
         let oid = self.oid.filter(|_| self.location.starts_with('/'))?;
-        Some(notes::Tablespace {
-            oid,
-            location: self.location.clone(),
-        })
+        Some(notes::Tablespace { oid, location: self.location.clone() })
     }
 }
 
 fn oid(text: &str) -> Result<u32> {
-    text.parse().ok().filter(|oid| *oid > 0).ok_or_else(|| {
-        Error::new(
-            ErrorKind::Corrupt,
-            "the server's list of tablespaces cannot be read",
-        )
-    })
+    text.parse()
+        .ok()
+        .filter(|oid| *oid > 0)
+        .ok_or_else(|| Error::new(ErrorKind::Corrupt, "the server's list of tablespaces cannot be read"))
 }
 
 /// Takes in all archives and the manifest.
-async fn receive(
-    session: &mut Session,
-    tablespaces: &[Tablespace],
-    unpacker: &mut Unpacker<'_>,
-) -> Result<()> {
+async fn receive(session: &mut Session, tablespaces: &[Tablespace], unpacker: &mut Unpacker<'_>) -> Result<()> {
     let total: u64 = tablespaces.iter().map(|tablespace| tablespace.bytes).sum();
-    let mut progress = Progress {
-        total,
-        done: 0,
-        shown: 0,
-    };
+    let mut progress = Progress { total, done: 0, shown: 0 };
     progress.show();
     if session.version().has_bracketed_options() {
         receive_in_one(session, tablespaces, unpacker, &mut progress).await?;
@@ -307,10 +262,7 @@ async fn receive_in_one(
     if archives != tablespaces.len() {
         return Err(Error::new(
             ErrorKind::Corrupt,
-            format!(
-                "the server sent {archives} of {} archives",
-                tablespaces.len()
-            ),
+            format!("the server sent {archives} of {} archives", tablespaces.len()),
         ));
     }
     unpacker.end_part().await
@@ -330,11 +282,7 @@ async fn receive_one_by_one(
             _ => return Err(unexpected("before an archive")),
         }
         match part {
-            Some(tablespace) => {
-                unpacker
-                    .begin_archive(tablespace.oid, &tablespace.location)
-                    .await?
-            }
+            Some(tablespace) => unpacker.begin_archive(tablespace.oid, &tablespace.location).await?,
             None => unpacker.begin_manifest().await?,
         }
         loop {
@@ -386,9 +334,7 @@ async fn consistent_at(settings: &Settings, unpacked: &Unpacked, end: &Place) ->
 
 /// The end of the second that a label calls `2026-11-22 21:16:49 UTC`, in microseconds since 1970.
 fn start_time(text: &str) -> Option<u64> {
-    let text = text
-        .strip_suffix(" UTC")
-        .or_else(|| text.strip_suffix(" GMT"))?;
+    let text = text.strip_suffix(" UTC").or_else(|| text.strip_suffix(" GMT"))?;
     let mut numbers = text.split(['-', ' ', ':']).map(str::parse::<u64>);
     let mut next = || numbers.next()?.ok();
     let (year, month, day) = (next()?, next()?, next()?);
@@ -403,11 +349,7 @@ fn start_time(text: &str) -> Option<u64> {
         return None;
     }
     // Years that begin in March end with the leap day, so months before it need no table.
-    let (march_year, march_month) = if month > 2 {
-        (year, month - 3)
-    } else {
-        (year - 1, month + 9)
-    };
+    let (march_year, march_month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let leap_days = march_year / 4 - march_year / 100 + march_year / 400;
     let days = march_year * 365 + leap_days + (march_month * 153 + 2) / 5 + day - 1 - 719_468;
     let seconds = ((days * 24 + hour) * 60 + minute) * 60 + second;
@@ -439,9 +381,7 @@ async fn volumes(settings: &Settings, tablespaces: &[Tablespace]) -> Vec<Volume>
 
 async fn names(settings: &Settings) -> Result<Rows> {
     let mut session = Session::open(settings, Purpose::Sql).await?;
-    let rows = session
-        .rows("SELECT oid, spcname FROM pg_catalog.pg_tablespace")
-        .await;
+    let rows = session.rows("SELECT oid, spcname FROM pg_catalog.pg_tablespace").await;
     session.close().await;
     rows
 }
@@ -480,18 +420,9 @@ mod tests {
             ("2026-11-22 21:16:49 UTC", 1_795_382_209),
             ("2100-03-01 00:00:00 UTC", 4_107_542_400),
         ] {
-            assert_eq!(
-                start_time(text),
-                Some(seconds * 1_000_000 + 999_999),
-                "{text}"
-            );
+            assert_eq!(start_time(text), Some(seconds * 1_000_000 + 999_999), "{text}");
         }
-        for text in [
-            "2026-11-22 21:16:49 CET",
-            "",
-            " UTC",
-            "2026-13-01 00:00:00 UTC",
-        ] {
+        for text in ["2026-11-22 21:16:49 CET", "", " UTC", "2026-13-01 00:00:00 UTC"] {
             assert_eq!(start_time(text), None, "{text}");
         }
     }

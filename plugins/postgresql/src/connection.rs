@@ -16,22 +16,15 @@ use backstay_postgresql_wire::error_fields::{ServerError, Severity};
 use backstay_postgresql_wire::protocol::frontend::{self, Purpose, Startup};
 use backstay_postgresql_wire::protocol::{Backend, DataRow, Decoder, Frame, RowDescription};
 use backstay_postgresql_wire::replication::ServerVersion;
-use backstay_sdk::{
-    ByteStream, Connection, Credential, Error, ErrorKind, Result, TlsVerification, host,
-};
+use backstay_sdk::{ByteStream, Connection, Credential, Error, ErrorKind, Result, TlsVerification, host};
 use futures::future::{Either, select};
 
+use crate::limits::{ANSWER_US_MAX, LOGIN_MESSAGES_MAX, NOTICES_MAX, PARAMETERS_MAX, ROWS_MAX};
 use crate::refusal::{from_server, from_wire, wal_level_minimal};
 use crate::settings::{Settings, SslMode};
 
 /// The name of the granted endpoint and of the granted credential.
 pub const PRIMARY: &str = "primary";
-
-/// Most rows kept of one result. Nothing here asks for more than slots or settings.
-const ROWS_MAX: usize = 10_000;
-
-/// Most notices shown of one session: a server may write one a row.
-const NOTICES_MAX: u32 = 100;
 
 /// One result of a query, values as text.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -42,30 +35,16 @@ pub struct Rows {
 
 impl Rows {
     fn with_columns(description: &RowDescription<'_>) -> Self {
-        let names = description
-            .columns
-            .iter()
-            .map(|column| column.name.to_owned());
-        Self {
-            columns: names.collect(),
-            rows: Vec::new(),
-        }
+        let names = description.columns.iter().map(|column| column.name.to_owned());
+        Self { columns: names.collect(), rows: Vec::new() }
     }
 
     fn push(&mut self, row: DataRow<'_>) -> Result<()> {
         if self.rows.len() == ROWS_MAX {
-            return Err(Error::new(
-                ErrorKind::Corrupt,
-                format!("the server's answer has more than {ROWS_MAX} rows"),
-            ));
+            return Err(Error::new(ErrorKind::Corrupt, format!("the server's answer has more than {ROWS_MAX} rows")));
         }
         let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
-        self.rows.push(
-            row.values
-                .into_iter()
-                .map(|value| value.map(text))
-                .collect(),
-        );
+        self.rows.push(row.values.into_iter().map(|value| value.map(text)).collect());
         Ok(())
     }
 
@@ -87,12 +66,8 @@ impl Rows {
 
     /// Like [`Self::get`] in the first row; nothing there is the server's fault.
     pub fn need(&self, column: &str) -> Result<&str> {
-        self.get(0, column).ok_or_else(|| {
-            Error::new(
-                ErrorKind::Corrupt,
-                format!("the server's answer has no value for {column}"),
-            )
-        })
+        self.get(0, column)
+            .ok_or_else(|| Error::new(ErrorKind::Corrupt, format!("the server's answer has no value for {column}")))
     }
 }
 
@@ -116,10 +91,8 @@ impl Incoming {
                 return Ok(());
             }
             let Some(bytes) = self.stream.next().await? else {
-                return Err(
-                    Error::new(ErrorKind::Unreachable, "the server closed the connection")
-                        .hint("the server's log tells why"),
-                );
+                return Err(Error::new(ErrorKind::Unreachable, "the server closed the connection")
+                    .hint("the server's log tells why"));
             };
             self.chunk.clear();
             self.chunk.extend_from_slice(bytes);
@@ -128,9 +101,7 @@ impl Incoming {
     }
 
     fn current(&self) -> Frame<'_> {
-        self.decoder
-            .current(&self.chunk[..self.at])
-            .unwrap_or(Frame { tag: 0, body: &[] })
+        self.decoder.current(&self.chunk[..self.at]).unwrap_or(Frame { tag: 0, body: &[] })
     }
 }
 
@@ -164,10 +135,7 @@ struct Failed {
 
 impl From<Error> for Failed {
     fn from(error: Error) -> Self {
-        Self {
-            error,
-            other_may_work: false,
-        }
+        Self { error, other_may_work: false }
     }
 }
 
@@ -233,12 +201,8 @@ impl Session {
         credential: &Credential,
         encryption: Encryption,
     ) -> Result<Self, Failed> {
-        let opening = pin!(Self::dial_and_log_in(
-            settings, purpose, credential, encryption
-        ));
-        let patience = pin!(host::sleep(
-            settings.connect_timeout_s.saturating_mul(1_000_000)
-        ));
+        let opening = pin!(Self::dial_and_log_in(settings, purpose, credential, encryption));
+        let patience = pin!(host::sleep(settings.connect_timeout_s.saturating_mul(1_000_000)));
         match select(opening, patience).await {
             Either::Left((session, _)) => session,
             Either::Right(((), _)) => Err(Error::new(
@@ -264,12 +228,7 @@ impl Session {
             channel_binding: settings.channel_binding,
         };
         let mut session = Self {
-            incoming: Incoming {
-                stream: connection.receive(),
-                decoder: Decoder::new(),
-                chunk: Vec::new(),
-                at: 0,
-            },
+            incoming: Incoming { stream: connection.receive(), decoder: Decoder::new(), chunk: Vec::new(), at: 0 },
             outgoing: Outgoing(Rc::new(connection)),
             parameters: BTreeMap::new(),
             version: ServerVersion { major: 0, minor: 0 },
@@ -288,9 +247,7 @@ impl Session {
         session.incoming.decoder.authenticated();
         session.settle().await?;
         let version = session.parameter("server_version").unwrap_or_default();
-        session.version = ServerVersion::parse(version)
-            .and_then(ServerVersion::supported)
-            .map_err(from_wire)?;
+        session.version = ServerVersion::parse(version).and_then(ServerVersion::supported).map_err(from_wire)?;
         Ok(session)
     }
 
@@ -298,15 +255,12 @@ impl Session {
         let mut nonce = [0; NONCE_BYTES];
         let random = host::random(NONCE_BYTES as u32);
         if random.len() != NONCE_BYTES {
-            return Err(
-                Error::new(ErrorKind::Internal, "the host gave too little randomness").into(),
-            );
+            return Err(Error::new(ErrorKind::Internal, "the host gave too little randomness").into());
         }
         nonce.copy_from_slice(&random);
         let (user, password) = (credential.user.as_str(), credential.password.as_str());
         let mut login = Authenticator::new(user, password, nonce, policy);
-        // A whole login has at most four messages of the server.
-        for _ in 0..8 {
+        for _ in 0..LOGIN_MESSAGES_MAX {
             let step = match self.next().await? {
                 Backend::Authentication(message) => login.answer(&message).map_err(from_wire)?,
                 Backend::ErrorResponse(error) => {
@@ -352,8 +306,7 @@ impl Session {
                     }
                 }
                 Backend::ParameterStatus { name, value } => {
-                    // Servers report about fifteen.
-                    if self.parameters.len() < 100 {
+                    if self.parameters.len() < PARAMETERS_MAX {
                         self.parameters.insert(name.to_owned(), value.to_owned());
                     }
                 }
@@ -386,6 +339,17 @@ impl Session {
 
     /// Runs one or more statements; the server's refusal is its own value.
     pub async fn try_query(&mut self, sql: &str) -> Result<Result<Vec<Rows>, ServerError>> {
+        let answer = pin!(self.ask(sql));
+        match select(answer, pin!(host::sleep(ANSWER_US_MAX))).await {
+            Either::Left((answer, _)) => answer,
+            Either::Right(((), _)) => Err(Error::new(
+                ErrorKind::Unreachable,
+                format!("the server did not answer within {} s", ANSWER_US_MAX / 1_000_000),
+            )),
+        }
+    }
+
+    async fn ask(&mut self, sql: &str) -> Result<Result<Vec<Rows>, ServerError>> {
         self.command(sql).await?;
         let mut results = Vec::new();
         let mut open: Option<Rows> = None;
@@ -420,19 +384,12 @@ impl Session {
 
     /// Runs one or more statements.
     pub async fn query(&mut self, sql: &str) -> Result<Vec<Rows>> {
-        self.try_query(sql)
-            .await?
-            .map_err(|error| from_server(&error))
+        self.try_query(sql).await?.map_err(|error| from_server(&error))
     }
 
     /// Runs one statement and answers its first result.
     pub async fn rows(&mut self, sql: &str) -> Result<Rows> {
-        Ok(self
-            .query(sql)
-            .await?
-            .into_iter()
-            .next()
-            .unwrap_or_default())
+        Ok(self.query(sql).await?.into_iter().next().unwrap_or_default())
     }
 
     /// Sends a command and reads nothing yet.
@@ -469,10 +426,7 @@ impl Session {
 }
 
 /// Answers nothing for a plain connection, else the channel binding's hash where there is one.
-async fn negotiate_tls(
-    connection: &Connection,
-    encryption: Encryption,
-) -> Result<Option<Option<Vec<u8>>>, Failed> {
+async fn negotiate_tls(connection: &Connection, encryption: Encryption) -> Result<Option<Option<Vec<u8>>>, Failed> {
     let (verification, demanded) = match encryption {
         Encryption::Plain => return Ok(None),
         Encryption::Wanted => (TlsVerification::None, false),
@@ -483,33 +437,21 @@ async fn negotiate_tls(
     match connection.read(1).await?.as_slice() {
         b"S" => match connection.start_tls(verification).await {
             Ok(hash) => Ok(Some(hash)),
-            Err(error) => Err(Failed {
-                error,
-                other_may_work: !demanded,
-            }),
+            Err(error) => Err(Failed { error, other_may_work: !demanded }),
         },
         b"N" if !demanded => Ok(None),
-        b"N" => Err(Error::new(
-            ErrorKind::Denied,
-            "the server does not speak TLS, but sslmode demands it",
-        )
-        .hint("turn on ssl in the server's configuration, or set sslmode to \"prefer\"")
-        .into()),
+        b"N" => Err(Error::new(ErrorKind::Denied, "the server does not speak TLS, but sslmode demands it")
+            .hint("turn on ssl in the server's configuration, or set sslmode to \"prefer\"")
+            .into()),
         b"" => Err(Failed {
-            error: Error::new(
-                ErrorKind::Unreachable,
-                "the server closed the connection when asked for TLS",
-            ),
+            error: Error::new(ErrorKind::Unreachable, "the server closed the connection when asked for TLS"),
             other_may_work: !demanded,
         }),
         // An error frame: the server could not start a process, or is no PostgreSQL server. Its
         // text is not shown, since anybody on the way could have written it.
         _ => Err(Failed {
-            error: Error::new(
-                ErrorKind::Unreachable,
-                "the server answered a request for TLS with something else",
-            )
-            .hint("check that the endpoint is a PostgreSQL server"),
+            error: Error::new(ErrorKind::Unreachable, "the server answered a request for TLS with something else")
+                .hint("check that the endpoint is a PostgreSQL server"),
             other_may_work: !demanded,
         }),
     }
@@ -517,8 +459,5 @@ async fn negotiate_tls(
 
 /// The server broke the protocol's order.
 pub fn unexpected(place: &str) -> Error {
-    Error::new(
-        ErrorKind::Corrupt,
-        format!("the server sent an unexpected message {place}"),
-    )
+    Error::new(ErrorKind::Corrupt, format!("the server sent an unexpected message {place}"))
 }

@@ -28,10 +28,7 @@ impl System {
         let rows = session.rows(IDENTIFY_SYSTEM).await?;
         let identity = rows.need("systemid")?.to_owned();
         if identity.is_empty() || !identity.bytes().all(|b| b.is_ascii_digit()) {
-            return Err(Error::new(
-                ErrorKind::Corrupt,
-                "the server's system identifier is not a number",
-            ));
+            return Err(Error::new(ErrorKind::Corrupt, "the server's system identifier is not a number"));
         }
         let timeline = timeline(rows.need("timeline")?)?;
         let tail = position(timeline, parse_lsn(rows.need("xlogpos")?)?);
@@ -44,12 +41,7 @@ pub fn timeline(text: &str) -> Result<u32> {
     text.parse()
         .ok()
         .filter(|timeline| *timeline > 0)
-        .ok_or_else(|| {
-            Error::new(
-                ErrorKind::Corrupt,
-                "the server's timeline is not a number above zero",
-            )
-        })
+        .ok_or_else(|| Error::new(ErrorKind::Corrupt, "the server's timeline is not a number above zero"))
 }
 
 /// What a session in SQL saw.
@@ -77,10 +69,7 @@ struct Slot {
 
 impl Seen {
     fn setting(&self, name: &str) -> Option<&str> {
-        self.settings
-            .iter()
-            .find(|(this, _)| this == name)
-            .map(|(_, value)| value.as_str())
+        self.settings.iter().find(|(this, _)| this == name).map(|(_, value)| value.as_str())
     }
 
     fn number(&self, name: &str) -> Option<u64> {
@@ -96,17 +85,11 @@ pub async fn inspect(settings: &Settings) -> Result<Facts> {
     let (version, system, seen) = match (replication, sql) {
         (Ok((version, system)), Ok((_, seen))) => (version, Some(system), Some(seen)),
         (Ok((version, system)), Err(error)) => {
-            warnings.push(warning_of(
-                "no session in SQL, so settings were not checked",
-                &error,
-            ));
+            warnings.push(warning_of("no session in SQL, so settings were not checked", &error));
             (version, Some(system), None)
         }
         (Err(error), Ok((version, seen))) => {
-            warnings.push(warning_of(
-                "no replication session, which every backup needs",
-                &error,
-            ));
+            warnings.push(warning_of("no replication session, which every backup needs", &error));
             (version, None, Some(seen))
         }
         // The one in SQL fails for the same reason, or for a lesser one.
@@ -116,18 +99,11 @@ pub async fn inspect(settings: &Settings) -> Result<Facts> {
         warnings.extend(judge(seen, &settings.slot_name()));
     }
     let seen = seen.unwrap_or_default();
-    let identity = match system
-        .as_ref()
-        .map(|system| system.identity.clone())
-        .or(seen.identity)
-    {
+    let identity = match system.as_ref().map(|system| system.identity.clone()).or(seen.identity) {
         Some(identity) => identity,
         None => {
-            return Err(Error::new(
-                ErrorKind::Denied,
-                "the server did not tell its system identifier",
-            )
-            .hint("allow a replication session in pg_hba.conf, or grant EXECUTE ON FUNCTION pg_control_system()"));
+            return Err(Error::new(ErrorKind::Denied, "the server did not tell its system identifier")
+                .hint("allow a replication session in pg_hba.conf, or grant EXECUTE ON FUNCTION pg_control_system()"));
         }
     };
     Ok(Facts {
@@ -157,7 +133,7 @@ async fn look_by_replication(settings: &Settings) -> Result<(ServerVersion, Syst
 /// The settings that [`judge`] looks at; all may be read by everybody.
 const SETTINGS: &str = "SELECT name, setting FROM pg_catalog.pg_settings WHERE name IN \
      ('wal_level', 'max_wal_senders', 'max_replication_slots', 'full_page_writes', 'fsync', \
-      'data_checksums', 'max_slot_wal_keep_size')";
+      'data_checksums')";
 
 const STANDING: &str = "SELECT pg_catalog.pg_is_in_recovery() AS standby, current_user AS name, \
      (SELECT rolreplication OR rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user) AS may, \
@@ -213,9 +189,7 @@ async fn look_by_sql(settings: &Settings) -> Result<(ServerVersion, Seen)> {
 }
 
 fn count(rows: &Rows, column: &str) -> u64 {
-    rows.get(0, column)
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(0)
+    rows.get(0, column).and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
 /// What will not work as configured, one line each, with what to do.
@@ -255,9 +229,7 @@ fn judge(seen: &Seen, slot_name: &str) -> Vec<String> {
         _ => {}
     }
     if seen.setting("fsync") == Some("off") {
-        warn(
-            "fsync is off: a crash of the machine can destroy the database; turn it on".to_owned(),
-        );
+        warn("fsync is off: a crash of the machine can destroy the database; turn it on".to_owned());
     }
     if seen.setting("full_page_writes") == Some("off") {
         warn(
@@ -274,29 +246,26 @@ fn judge(seen: &Seen, slot_name: &str) -> Vec<String> {
         );
     }
     if !seen.may_replicate {
-        warn(format!(
-            "role \"{0}\" lacks REPLICATION: run ALTER ROLE \"{0}\" REPLICATION",
-            seen.user
-        ));
+        warn(format!("role \"{0}\" lacks REPLICATION: run ALTER ROLE \"{0}\" REPLICATION", seen.user));
     }
     match &seen.slot {
         None => warn(format!(
             "replication slot \"{slot_name}\" does not exist yet: `backstay archive` makes it, \
              and the server keeps log for us from then on"
         )),
-        Some(slot) if !slot.physical => warn(format!(
-            "replication slot \"{slot_name}\" is not a physical one: set another `slot`"
-        )),
+        Some(slot) if !slot.physical => {
+            warn(format!("replication slot \"{slot_name}\" is not a physical one: set another `slot`"))
+        }
         Some(slot) if slot.wal_status.as_deref() == Some("lost") => warn(format!(
             "replication slot \"{slot_name}\" is lost, its log was removed: drop it and make a new \
              backup, and raise max_slot_wal_keep_size"
         )),
-        Some(slot) if slot.wal_status.as_deref() == Some("unreserved") => warn(format!(
-            "replication slot \"{slot_name}\" is about to lose its log: start `backstay archive` now"
-        )),
-        Some(slot) if !slot.reserved => warn(format!(
-            "replication slot \"{slot_name}\" keeps no log yet: start `backstay archive`"
-        )),
+        Some(slot) if slot.wal_status.as_deref() == Some("unreserved") => {
+            warn(format!("replication slot \"{slot_name}\" is about to lose its log: start `backstay archive` now"))
+        }
+        Some(slot) if !slot.reserved => {
+            warn(format!("replication slot \"{slot_name}\" keeps no log yet: start `backstay archive`"))
+        }
         Some(slot) if !slot.active => warn(format!(
             "replication slot \"{slot_name}\" is not in use, so the server's log grows: \
              start `backstay archive`, or drop the slot"
@@ -325,12 +294,7 @@ mod tests {
             may_replicate: true,
             senders: 1,
             slots: 1,
-            slot: Some(Slot {
-                physical: true,
-                active: true,
-                wal_status: Some("reserved".to_owned()),
-                reserved: true,
-            }),
+            slot: Some(Slot { physical: true, active: true, wal_status: Some("reserved".to_owned()), reserved: true }),
             ..Seen::default()
         }
     }
@@ -382,10 +346,7 @@ mod tests {
         assert!(slot(|s| s.active = false).contains("not in use"));
         assert!(slot(|s| s.wal_status = Some("lost".to_owned())).contains("lost"));
         assert!(slot(|s| s.reserved = false).contains("keeps no log"));
-        let missing = Seen {
-            slot: None,
-            ..healthy()
-        };
+        let missing = Seen { slot: None, ..healthy() };
         assert!(only_warning(&missing).contains("does not exist"));
     }
 

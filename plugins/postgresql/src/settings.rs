@@ -79,17 +79,13 @@ impl Settings {
     /// Settings from a JSON object.
     pub fn parse(json: &str) -> Result<Self> {
         let json = if json.trim().is_empty() { "{}" } else { json };
-        let settings: Self = serde_json::from_str(json)
-            .map_err(|error| bad(format!("the settings are not valid: {error}")))?;
+        let settings: Self =
+            serde_json::from_str(json).map_err(|error| bad(format!("the settings are not valid: {error}")))?;
         if let Some(name) = &settings.slot {
-            slot_name(name).map_err(|error| {
-                bad(error.to_string()).hint(error.hint().unwrap_or_default().to_owned())
-            })?;
+            slot_name(name)
+                .map_err(|error| bad(error.to_string()).hint(error.hint().unwrap_or_default().to_owned()))?;
         }
-        for (name, text) in [
-            ("dbname", &settings.dbname),
-            ("application-name", &settings.application_name),
-        ] {
+        for (name, text) in [("dbname", &settings.dbname), ("application-name", &settings.application_name)] {
             if text.is_empty() || text.len() > 63 || text.contains('\0') {
                 return Err(bad(format!("{name} must have 1 to 63 bytes and no NUL")));
             }
@@ -206,19 +202,11 @@ mod tests {
     #[test]
     fn the_schema_names_every_setting_and_no_other() {
         let schema: serde_json::Value = serde_json::from_str(&schema()).unwrap();
-        let mut words: Vec<_> = schema["properties"]
-            .as_object()
-            .unwrap()
-            .keys()
-            .cloned()
-            .collect();
+        let mut words: Vec<_> = schema["properties"].as_object().unwrap().keys().cloned().collect();
         words.sort();
         let error = Settings::parse(r#"{"nonsense": 1}"#).unwrap_err();
         for word in &words {
-            assert!(
-                error.message.contains(&format!("`{word}`")),
-                "{word} is not read"
-            );
+            assert!(error.message.contains(&format!("`{word}`")), "{word} is not read");
         }
         assert_eq!(error.message.matches('`').count() / 2, words.len() + 1);
     }
@@ -226,10 +214,7 @@ mod tests {
     #[test]
     fn another_application_name_has_another_slot_of_lawful_name() {
         for name in ["Archive-2", "ÄÖ", &"x".repeat(63)] {
-            let settings = Settings {
-                application_name: name.to_owned(),
-                ..Settings::default()
-            };
+            let settings = Settings { application_name: name.to_owned(), ..Settings::default() };
             assert!(slot_name(&settings.slot_name()).is_ok(), "{name}");
         }
     }

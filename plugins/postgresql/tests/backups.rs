@@ -24,10 +24,7 @@ fn grants(cluster: &Cluster) -> Grants {
 }
 
 fn job() -> BackupJob {
-    BackupJob {
-        method: "stream".to_owned(),
-        label: "it's a test".to_owned(),
-    }
+    BackupJob { method: "stream".to_owned(), label: "it's a test".to_owned() }
 }
 
 fn back_up(grants: Grants, into: &Path) -> Result<BackupReport> {
@@ -36,11 +33,7 @@ fn back_up(grants: Grants, into: &Path) -> Result<BackupReport> {
     let writer = (sink.clone() as Rc<dyn BackupSink>).into();
     let report = block_on(PostgreSql::backup(job(), writer))?;
     assert!(sink.identity.borrow().is_some());
-    assert_eq!(
-        sink.finished.get(),
-        sink.begun.get(),
-        "every file was finished"
-    );
+    assert_eq!(sink.finished.get(), sink.begun.get(), "every file was finished");
     Ok(report)
 }
 
@@ -50,56 +43,32 @@ fn verify(data: &Path) {
         return;
     }
     let output = Command::new(program).arg(data).output().unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// Starts a server on a folder and asks it one thing over its socket.
 fn ask_restored(data: &Path, sql: &str) -> String {
     let folder = data.parent().unwrap();
-    Command::new("chown")
-        .args(["-R", "postgres"])
-        .arg(folder)
-        .status()
-        .unwrap();
-    let options = format!(
-        "-c listen_addresses= -c unix_socket_directories={} -p 5432",
-        folder.display()
-    );
+    Command::new("chown").args(["-R", "postgres"]).arg(folder).status().unwrap();
+    let options = format!("-c listen_addresses= -c unix_socket_directories={} -p 5432", folder.display());
     let pg_ctl = |arguments: &[&str]| {
         let mut command = as_postgres(&bin().join("pg_ctl"));
         command.args(arguments).args(["-w", "-s", "-D"]).arg(data);
-        command
-            .arg("-l")
-            .arg(folder.join("log"))
-            .stdout(std::process::Stdio::null());
+        command.arg("-l").arg(folder.join("log")).stdout(std::process::Stdio::null());
         command.status().unwrap().success()
     };
     let started = pg_ctl(&["start", "-o", &options]);
     let log = std::fs::read_to_string(folder.join("log")).unwrap_or_default();
     assert!(started, "{log}");
-    let psql = if bin().join("psql").exists() {
-        bin().join("psql")
-    } else {
-        "psql".into()
-    };
+    let psql = if bin().join("psql").exists() { bin().join("psql") } else { "psql".into() };
     let output = Command::new(psql)
-        .args([
-            "-XAtq", "-U", "postgres", "-d", "postgres", "-p", "5432", "-h",
-        ])
+        .args(["-XAtq", "-U", "postgres", "-d", "postgres", "-p", "5432", "-h"])
         .arg(folder)
         .args(["-c", sql])
         .output()
         .unwrap();
     assert!(pg_ctl(&["stop", "-m", "immediate"]));
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
@@ -121,39 +90,24 @@ fn a_backup_is_a_folder_that_verifies_and_starts_by_itself() {
     assert_eq!(report.main, "data");
     assert_eq!(report.volumes, []);
     let consistent = report.consistent_at.unwrap();
-    assert!(
-        consistent >= before.parse().unwrap(),
-        "{before} {consistent} {after}"
-    );
-    assert!(
-        consistent <= after.parse::<u64>().unwrap() + 1_000_000,
-        "{before} {consistent} {after}"
-    );
+    assert!(consistent >= before.parse().unwrap(), "{before} {consistent} {after}");
+    assert!(consistent <= after.parse::<u64>().unwrap() + 1_000_000, "{before} {consistent} {after}");
 
     let data = folder.join("data");
     let label = std::fs::read_to_string(data.join("backup_label")).unwrap();
     assert!(label.contains("LABEL: it's a test"), "{label}");
-    assert!(
-        label.contains(&format!("START WAL LOCATION: {}", report.start.label)),
-        "{label}"
-    );
+    assert!(label.contains(&format!("START WAL LOCATION: {}", report.start.label)), "{label}");
     verify(&data);
     assert_eq!(ask_restored(&data, "SELECT count(*) FROM t"), "50001");
     // The slot went with the session.
-    assert_eq!(
-        cluster.sql("SELECT count(*) FROM pg_replication_slots"),
-        "0"
-    );
+    assert_eq!(cluster.sql("SELECT count(*) FROM pg_replication_slots"), "0");
 }
 
 #[test]
 fn tablespaces_lie_beside_the_main_folder_and_are_verified_too() {
     let cluster = Cluster::start(&Setup::default());
     let location = cluster.tablespace("fast");
-    cluster.sql(&format!(
-        "CREATE TABLESPACE fast LOCATION '{}'",
-        location.display()
-    ));
+    cluster.sql(&format!("CREATE TABLESPACE fast LOCATION '{}'", location.display()));
     cluster.sql("CREATE TABLE f TABLESPACE fast AS SELECT generate_series(1, 20000) n");
     let oid = cluster.sql("SELECT oid FROM pg_tablespace WHERE spcname = 'fast'");
     let target = tempfile::tempdir_in("/tmp").unwrap();
@@ -174,11 +128,7 @@ fn tablespaces_lie_beside_the_main_folder_and_are_verified_too() {
     std::os::unix::fs::symlink(&place, data.join("pg_tblspc").join(&oid)).unwrap();
     verify(&data);
     // And starts there, once the map says so too.
-    std::fs::write(
-        data.join("tablespace_map"),
-        format!("{oid} {}\n", place.display()),
-    )
-    .unwrap();
+    std::fs::write(data.join("tablespace_map"), format!("{oid} {}\n", place.display())).unwrap();
     assert_eq!(ask_restored(&data, "SELECT count(*) FROM f"), "20000");
 }
 
@@ -206,72 +156,47 @@ fn a_backup_under_load_is_consistent_and_the_log_inside_is_enough() {
     .unwrap();
     assert!(report.consistent_at.is_some());
     verify(&folder.join("data"));
-    let answer = ask_restored(
-        &folder.join("data"),
-        "SELECT (SELECT count(*) FROM a) = (SELECT count(*) FROM b)",
-    );
+    let answer = ask_restored(&folder.join("data"), "SELECT (SELECT count(*) FROM a) = (SELECT count(*) FROM b)");
     assert_eq!(answer, "t");
 }
 
 #[test]
 fn what_the_server_cannot_do_is_told_with_a_way_out() {
-    let minimal = Setup {
-        settings: "wal_level = minimal\nmax_wal_senders = 0".to_owned(),
-        ..Setup::default()
-    };
+    let minimal = Setup { settings: "wal_level = minimal\nmax_wal_senders = 0".to_owned(), ..Setup::default() };
     let target = tempfile::tempdir_in("/tmp").unwrap();
     let cluster = Cluster::start(&minimal);
     let error = back_up(grants(&cluster), target.path()).unwrap_err();
     assert_eq!(error.kind, ErrorKind::BadConfig);
     assert!(error.message.contains("wal_level"), "{error}");
 
-    let no_senders = Setup {
-        settings: "max_wal_senders = 0".to_owned(),
-        ..Setup::default()
-    };
+    let no_senders = Setup { settings: "max_wal_senders = 0".to_owned(), ..Setup::default() };
     let cluster = Cluster::start(&no_senders);
     let error = back_up(grants(&cluster), target.path()).unwrap_err();
     assert_eq!(error.kind, ErrorKind::Denied);
     assert!(error.hint.unwrap().contains("max_wal_senders"));
 
-    let no_slots = Setup {
-        settings: "max_replication_slots = 0".to_owned(),
-        ..Setup::default()
-    };
+    let no_slots = Setup { settings: "max_replication_slots = 0".to_owned(), ..Setup::default() };
     let cluster = Cluster::start(&no_slots);
     let error = back_up(grants(&cluster), target.path()).unwrap_err();
-    assert!(
-        error.hint.unwrap().contains("max_replication_slots"),
-        "{}",
-        error.message
-    );
+    assert!(error.hint.unwrap().contains("max_replication_slots"), "{}", error.message);
 
     let mut plain = grants(&cluster);
     plain.user = "plain".to_owned();
     let error = back_up(plain, target.path()).unwrap_err();
     assert_eq!(error.kind, ErrorKind::Denied);
-    assert!(
-        error.hint.unwrap().contains("REPLICATION"),
-        "{}",
-        error.message
-    );
+    assert!(error.hint.unwrap().contains("REPLICATION"), "{}", error.message);
 
     let mut wrong = grants(&cluster);
     wrong.password = "wrong".to_owned();
     let error = back_up(wrong, target.path()).unwrap_err();
-    assert_eq!(
-        (error.kind, error.message.contains("password")),
-        (ErrorKind::Denied, true)
-    );
+    assert_eq!((error.kind, error.message.contains("password")), (ErrorKind::Denied, true));
 }
 
 #[test]
 fn a_damaged_page_fails_the_backup() {
     let cluster = Cluster::start(&Setup::default());
     cluster.sql("CREATE TABLE t AS SELECT generate_series(1, 10000) n; CHECKPOINT");
-    let file = cluster
-        .data()
-        .join(cluster.sql("SELECT pg_relation_filepath('t')"));
+    let file = cluster.data().join(cluster.sql("SELECT pg_relation_filepath('t')"));
     cluster.pg_ctl(&["stop", "-m", "fast"]);
     let mut bytes = std::fs::read(&file).unwrap();
     bytes[9000] ^= 1;
@@ -297,9 +222,7 @@ fn a_backup_that_is_asked_to_stop_stops() {
             tokio::time::sleep(std::time::Duration::from_secs(2)).await;
             host.stop.send_replace(true);
         };
-        futures::future::join(PostgreSql::backup(job(), sink.into()), stop)
-            .await
-            .0
+        futures::future::join(PostgreSql::backup(job(), sink.into()), stop).await.0
     })
     .unwrap_err();
     assert_eq!(error.kind, ErrorKind::Cancelled);

@@ -24,10 +24,7 @@ impl Ledger {
     /// A file came in whole.
     pub(super) fn add(&mut self, path: String, size: u64, crc: u32) -> Result<()> {
         if self.files.contains_key(&path) {
-            return Err(Error::new(
-                ErrorKind::Corrupt,
-                format!("the server sent {path:?} twice"),
-            ));
+            return Err(Error::new(ErrorKind::Corrupt, format!("the server sent {path:?} twice")));
         }
         self.files.insert(path, Received { size, crc });
         Ok(())
@@ -48,11 +45,7 @@ impl Ledger {
                 }
             }
         }
-        for path in self
-            .files
-            .keys()
-            .filter(|path| !path.starts_with(LOG_FOLDER))
-        {
+        for path in self.files.keys().filter(|path| !path.starts_with(LOG_FOLDER)) {
             wrong.add(format!("{path:?} is not in the manifest"));
         }
         wrong.into_result()
@@ -61,16 +54,13 @@ impl Ledger {
 
 fn difference(listed: &ManifestFile, received: Received) -> Option<String> {
     if listed.size != received.size {
-        return Some(format!(
-            "has {} bytes in place of {}",
-            received.size, listed.size
-        ));
+        return Some(format!("has {} bytes in place of {}", received.size, listed.size));
     }
     match &listed.checksum {
         // The bytes of the checksum lie in memory order of a little-endian machine.
-        Some(checksum) if checksum.algorithm == Algorithm::Crc32c => (checksum.value
-            != received.crc.to_le_bytes())
-        .then(|| "has another checksum".to_owned()),
+        Some(checksum) if checksum.algorithm == Algorithm::Crc32c => {
+            (checksum.value != received.crc.to_le_bytes()).then(|| "has another checksum".to_owned())
+        }
         Some(_) | None => Some("has no CRC-32C in the manifest".to_owned()),
     }
 }
@@ -96,11 +86,8 @@ impl Wrong {
             1 => String::new(),
             count => format!(" (and {} more files)", count - 1),
         };
-        Err(Error::new(
-            ErrorKind::Corrupt,
-            format!("the backup does not fit its manifest: {}{more}", self.first),
-        )
-        .hint("repeat the backup; if it happens again, check the server's disks and memory"))
+        Err(Error::new(ErrorKind::Corrupt, format!("the backup does not fit its manifest: {}{more}", self.first))
+            .hint("repeat the backup; if it happens again, check the server's disks and memory"))
     }
 }
 
@@ -121,28 +108,16 @@ mod tests {
     fn compare(received: &[(&str, &[u8])], files: Vec<ManifestFile>) -> Result<()> {
         let mut ledger = Ledger::default();
         for (path, bytes) in received {
-            ledger.add(
-                (*path).to_owned(),
-                bytes.len() as u64,
-                crc32c::crc32c(bytes),
-            )?;
+            ledger.add((*path).to_owned(), bytes.len() as u64, crc32c::crc32c(bytes))?;
         }
-        ledger.compare(&Manifest {
-            version: 1,
-            system_identifier: None,
-            files,
-            wal_ranges: Vec::new(),
-        })
+        ledger.compare(&Manifest { version: 1, system_identifier: None, files, wal_ranges: Vec::new() })
     }
 
     #[test]
     fn what_was_promised_is_accepted_and_log_needs_no_promise() {
         let files = vec![listed("PG_VERSION", b"15\n"), listed("empty", b"")];
-        let received = [
-            ("PG_VERSION", b"15\n".as_slice()),
-            ("empty", b""),
-            ("pg_wal/000000010000000000000002", b"log"),
-        ];
+        let received =
+            [("PG_VERSION", b"15\n".as_slice()), ("empty", b""), ("pg_wal/000000010000000000000002", b"log")];
         compare(&received, files).unwrap();
     }
 
@@ -154,10 +129,7 @@ mod tests {
             (vec![good, ("b", b"finf".as_slice())], "another checksum"),
             (vec![good, ("b", b"fin")], "3 bytes in place of 4"),
             (vec![good], "\"b\" is missing"),
-            (
-                vec![good, ("b", b"fine"), ("c", b"")],
-                "\"c\" is not in the manifest",
-            ),
+            (vec![good, ("b", b"fine"), ("c", b"")], "\"c\" is not in the manifest"),
         ] {
             let error = compare(&received, files()).unwrap_err();
             assert_eq!(error.kind, ErrorKind::Corrupt);
@@ -168,10 +140,7 @@ mod tests {
 
     #[test]
     fn a_manifest_without_checksums_is_refused() {
-        let bare = ManifestFile {
-            checksum: None,
-            ..listed("a", b"good")
-        };
+        let bare = ManifestFile { checksum: None, ..listed("a", b"good") };
         assert!(compare(&[("a", b"good")], vec![bare]).is_err());
     }
 
@@ -179,11 +148,6 @@ mod tests {
     fn many_wrong_files_are_counted() {
         let files = vec![listed("a", b"1"), listed("b", b"2"), listed("c", b"3")];
         let error = compare(&[], files).unwrap_err();
-        assert!(
-            error
-                .message
-                .contains("\"a\" is missing (and 2 more files)"),
-            "{error}"
-        );
+        assert!(error.message.contains("\"a\" is missing (and 2 more files)"), "{error}");
     }
 }

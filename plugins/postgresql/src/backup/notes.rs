@@ -34,22 +34,14 @@ pub struct Tablespace {
 impl Notes {
     /// As the report carries them.
     pub fn to_json(&self) -> Result<String> {
-        serde_json::to_string(self).map_err(|error| {
-            Error::new(
-                ErrorKind::Internal,
-                format!("failed to write the backup's notes: {error}"),
-            )
-        })
+        serde_json::to_string(self)
+            .map_err(|error| Error::new(ErrorKind::Internal, format!("failed to write the backup's notes: {error}")))
     }
 
     /// As a restore gets them back.
     pub fn from_json(json: &str) -> Result<Self> {
-        serde_json::from_str(json).map_err(|error| {
-            Error::new(
-                ErrorKind::Corrupt,
-                format!("the backup's notes cannot be read: {error}"),
-            )
-        })
+        serde_json::from_str(json)
+            .map_err(|error| Error::new(ErrorKind::Corrupt, format!("the backup's notes cannot be read: {error}")))
     }
 }
 
@@ -63,10 +55,7 @@ mod tests {
             version: "15.14".to_owned(),
             system_identifier: "7345678901234567890".to_owned(),
             segment_bytes: 16 << 20,
-            tablespaces: vec![Tablespace {
-                oid: 16384,
-                location: "/srv/fast".to_owned(),
-            }],
+            tablespaces: vec![Tablespace { oid: 16384, location: "/srv/fast".to_owned() }],
             includes_wal: true,
         };
         assert_eq!(Notes::from_json(&notes.to_json().unwrap()).unwrap(), notes);

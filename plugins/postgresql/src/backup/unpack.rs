@@ -6,19 +6,14 @@ use backstay_postgresql_wire::limits::MANIFEST_BYTES_MAX;
 use backstay_postgresql_wire::manifest::Manifest;
 use backstay_postgresql_wire::tar::{Decoder, Entry, EntryKind, Event};
 use backstay_postgresql_wire::wal_file::WalFile;
-use backstay_sdk::{
-    BackupWriter, Error, ErrorKind, FileAttributes, FileWriter, Node, NodeKind, Result, host,
-};
+use backstay_sdk::{BackupWriter, Error, ErrorKind, FileAttributes, FileWriter, Node, NodeKind, Result, host};
 use futures::stream::{FuturesUnordered, StreamExt as _};
 
 use super::ledger::Ledger;
 use super::wal_watch::WalWatch;
 use super::{MAIN, TABLESPACES};
+use crate::limits::{FINISHING_MAX, LABEL_BYTES_MAX};
 use crate::refusal::from_wire;
-
-/// Files that the host is finishing while the next ones come: most of a cluster's files are
-/// small, and waiting for each would cost a round trip a file.
-const FINISHING_MAX: usize = 16;
 
 /// The manifest's name, in the main folder.
 const MANIFEST: &str = "backup_manifest";
@@ -26,23 +21,13 @@ const MANIFEST: &str = "backup_manifest";
 /// The file that says where a restore starts, in the main folder.
 const LABEL: &str = "backup_label";
 
-/// A label has a dozen short lines.
-const LABEL_BYTES_MAX: u64 = 64 << 10;
-
 type Finishing<'w> = Pin<Box<dyn Future<Output = Result<()>> + 'w>>;
 
 /// What is being received.
 enum Part {
     Nothing,
-    Archive {
-        tar: Decoder,
-        root: Root,
-        open: Option<OpenFile>,
-    },
-    Manifest {
-        writer: FileWriter,
-        bytes: Vec<u8>,
-    },
+    Archive { tar: Decoder, root: Root, open: Option<OpenFile> },
+    Manifest { writer: FileWriter, bytes: Vec<u8> },
 }
 
 /// Where an archive's files go.
@@ -120,10 +105,7 @@ impl<'w> Unpacker<'w> {
     pub(super) async fn begin_archive(&mut self, oid: Option<u32>, location: &str) -> Result<()> {
         self.end_part().await?;
         let root = match oid {
-            None => Root {
-                stored: MAIN.to_owned(),
-                listed: String::new(),
-            },
+            None => Root { stored: MAIN.to_owned(), listed: String::new() },
             Some(oid) => Root {
                 // A tablespace "in place" lies inside the main folder.
                 stored: if location.starts_with('/') {
@@ -135,13 +117,8 @@ impl<'w> Unpacker<'w> {
             },
         };
         // The archive has entries for what is inside only.
-        self.put_folder(root.stored.clone(), self.folder_mode, host::now())
-            .await?;
-        self.part = Part::Archive {
-            tar: Decoder::new(),
-            root,
-            open: None,
-        };
+        self.put_folder(root.stored.clone(), self.folder_mode, host::now()).await?;
+        self.part = Part::Archive { tar: Decoder::new(), root, open: None };
         Ok(())
     }
 
@@ -151,31 +128,19 @@ impl<'w> Unpacker<'w> {
         if self.manifest.is_some() {
             return Err(corrupt("the server sent two manifests".to_owned()));
         }
-        let attributes = FileAttributes {
-            mode: 0o600,
-            modified: host::now(),
-        };
-        let writer = self
-            .into
-            .put_file(&format!("{MAIN}/{MANIFEST}"), attributes);
-        self.part = Part::Manifest {
-            writer,
-            bytes: Vec::new(),
-        };
+        let attributes = FileAttributes { mode: 0o600, modified: host::now() };
+        let writer = self.into.put_file(&format!("{MAIN}/{MANIFEST}"), attributes);
+        self.part = Part::Manifest { writer, bytes: Vec::new() };
         Ok(())
     }
 
     /// Bytes of what began last.
     pub(super) async fn data(&mut self, mut data: &[u8]) -> Result<()> {
         match &mut self.part {
-            Part::Nothing => Err(corrupt(
-                "the server sent data that belongs to nothing".to_owned(),
-            )),
+            Part::Nothing => Err(corrupt("the server sent data that belongs to nothing".to_owned())),
             Part::Manifest { writer, bytes } => {
                 if bytes.len() + data.len() > MANIFEST_BYTES_MAX {
-                    return Err(corrupt(format!(
-                        "the server's manifest is larger than {MANIFEST_BYTES_MAX} bytes"
-                    )));
+                    return Err(corrupt(format!("the server's manifest is larger than {MANIFEST_BYTES_MAX} bytes")));
                 }
                 bytes.extend_from_slice(data);
                 writer.write(data).await
@@ -208,9 +173,7 @@ impl<'w> Unpacker<'w> {
             }
             Event::Data(data) => {
                 let Some(file) = open else {
-                    return Err(corrupt(
-                        "the server's archive has data outside a file".to_owned(),
-                    ));
+                    return Err(corrupt("the server's archive has data outside a file".to_owned()));
                 };
                 file.crc = crc32c::crc32c_append(file.crc, data);
                 match file.kind {
@@ -240,9 +203,7 @@ impl<'w> Unpacker<'w> {
             // are; `tablespace_map` says the same, and the server makes them from it.
             EntryKind::Symlink(_) if listed.starts_with("pg_tblspc/") => Ok(()),
             // `pg_wal` may be a link on the server; in a backup it is a folder.
-            EntryKind::Symlink(_) if listed == "pg_wal" => {
-                self.put_folder(stored, self.folder_mode, modified).await
-            }
+            EntryKind::Symlink(_) if listed == "pg_wal" => self.put_folder(stored, self.folder_mode, modified).await,
             EntryKind::Symlink(to) => {
                 host::log(
                     backstay_sdk::Level::Warn,
@@ -275,9 +236,7 @@ impl<'w> Unpacker<'w> {
                 if let Part::Archive { open, .. } = &mut self.part
                     && open.replace(file).is_some()
                 {
-                    return Err(corrupt(
-                        "the server's archive begins a file inside another".to_owned(),
-                    ));
+                    return Err(corrupt("the server's archive begins a file inside another".to_owned()));
                 }
                 Ok(())
             }
@@ -288,13 +247,7 @@ impl<'w> Unpacker<'w> {
         let kind = NodeKind::Directory;
         let attributes = FileAttributes { mode, modified };
         // Waited for, so that a folder is there before what it holds.
-        self.into
-            .put_node(Node {
-                path,
-                kind,
-                attributes,
-            })
-            .await
+        self.into.put_node(Node { path, kind, attributes }).await
     }
 
     async fn finish_file(&mut self, writer: FileWriter, path: String, size: u64) -> Result<()> {
@@ -303,10 +256,7 @@ impl<'w> Unpacker<'w> {
             if stored == size {
                 return Ok(());
             }
-            Err(Error::new(
-                ErrorKind::Internal,
-                format!("{path:?} has {size} bytes, but {stored} were stored"),
-            ))
+            Err(Error::new(ErrorKind::Internal, format!("{path:?} has {size} bytes, but {stored} were stored")))
         }))
         .await
     }
@@ -327,9 +277,7 @@ impl<'w> Unpacker<'w> {
             Part::Nothing => Ok(()),
             Part::Archive { tar, open, .. } => {
                 if open.is_some() {
-                    return Err(corrupt(
-                        "the server's archive ends inside a file".to_owned(),
-                    ));
+                    return Err(corrupt("the server's archive ends inside a file".to_owned()));
                 }
                 tar.finish().map_err(from_wire)
             }
@@ -347,15 +295,9 @@ impl<'w> Unpacker<'w> {
         while let Some(done) = self.finishing.next().await {
             done?;
         }
-        let manifest = self
-            .manifest
-            .ok_or_else(|| corrupt("the server sent no manifest".to_owned()))?;
+        let manifest = self.manifest.ok_or_else(|| corrupt("the server sent no manifest".to_owned()))?;
         self.ledger.compare(&manifest)?;
-        Ok(Unpacked {
-            manifest,
-            label: self.label,
-            log: self.log,
-        })
+        Ok(Unpacked { manifest, label: self.label, log: self.log })
     }
 }
 

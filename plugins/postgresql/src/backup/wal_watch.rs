@@ -2,8 +2,7 @@
 
 use backstay_postgresql_wire::wal::{Detail, Scanner};
 
-/// Most commits remembered one by one. A log file of 16 MiB holds at most half as many.
-const COMMITS_MAX: usize = 1 << 20;
+use crate::limits::COMMITS_MAX;
 
 /// The times of the commits seen.
 #[derive(Debug, Default)]
@@ -61,12 +60,7 @@ impl WalWatch {
 
     /// The latest time of the commits that end at or before `end`.
     pub(super) fn last_commit_before(&self, end: u64) -> Option<u64> {
-        self.commits
-            .iter()
-            .rev()
-            .find(|(commit, _)| *commit <= end)
-            .map(|(_, time)| *time)
-            .or(self.earlier)
+        self.commits.iter().rev().find(|(commit, _)| *commit <= end).map(|(_, time)| *time).or(self.earlier)
     }
 }
 
@@ -93,13 +87,7 @@ mod tests {
             watch.note(n, n);
         }
         assert!(watch.commits.len() <= COMMITS_MAX);
-        assert_eq!(
-            watch.last_commit_before(0),
-            Some(COMMITS_MAX as u64 / 2 - 1)
-        );
-        assert_eq!(
-            watch.last_commit_before(u64::MAX),
-            Some(COMMITS_MAX as u64 + 9)
-        );
+        assert_eq!(watch.last_commit_before(0), Some(COMMITS_MAX as u64 / 2 - 1));
+        assert_eq!(watch.last_commit_before(u64::MAX), Some(COMMITS_MAX as u64 + 9));
     }
 }

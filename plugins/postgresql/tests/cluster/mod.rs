@@ -9,8 +9,7 @@ use std::process::{Command, Output, Stdio};
 
 /// Which server programs to use: `BACKSTAY_TEST_PG_BIN`, or Debian's PostgreSQL 15.
 pub fn bin() -> PathBuf {
-    std::env::var_os("BACKSTAY_TEST_PG_BIN")
-        .map_or_else(|| "/usr/lib/postgresql/15/bin".into(), PathBuf::from)
+    std::env::var_os("BACKSTAY_TEST_PG_BIN").map_or_else(|| "/usr/lib/postgresql/15/bin".into(), PathBuf::from)
 }
 
 /// Whether the server program was built with TLS; some embeddable builds are not.
@@ -23,14 +22,7 @@ pub fn has_tls() -> bool {
 pub fn as_postgres(program: &Path) -> Command {
     if is_root() {
         let mut command = Command::new("setpriv");
-        command
-            .args([
-                "--reuid=postgres",
-                "--regid=postgres",
-                "--clear-groups",
-                "--",
-            ])
-            .arg(program);
+        command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", "--"]).arg(program);
         command
     } else {
         Command::new(program)
@@ -42,11 +34,7 @@ fn is_root() -> bool {
 }
 
 fn run(command: &mut Command) -> Output {
-    let output = command
-        .env("LC_ALL", "C")
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
+    let output = command.env("LC_ALL", "C").stdin(Stdio::null()).output().unwrap();
     assert!(
         output.status.success(),
         "{command:?}: {}{}",
@@ -98,23 +86,10 @@ impl Cluster {
         if is_root() {
             run(Command::new("chown").arg("postgres").arg(folder.path()));
         }
-        let port = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let cluster = Self { folder, port };
         run(as_postgres(&bin().join("initdb"))
-            .args([
-                "--no-sync",
-                "-A",
-                "trust",
-                "-U",
-                "postgres",
-                "-E",
-                "UTF8",
-                "-D",
-            ])
+            .args(["--no-sync", "-A", "trust", "-U", "postgres", "-E", "UTF8", "-D"])
             .arg(cluster.data())
             .args(setup.initdb));
         let mut conf = format!(
@@ -166,27 +141,15 @@ impl Cluster {
     fn make_certificate(&self) {
         let data = self.data();
         run(Command::new("openssl")
-            .args([
-                "req", "-x509", "-newkey", "rsa:2048", "-sha256", "-nodes", "-days", "2",
-            ])
-            .args([
-                "-subj",
-                "/CN=localhost",
-                "-addext",
-                "subjectAltName=IP:127.0.0.1",
-            ])
+            .args(["req", "-x509", "-newkey", "rsa:2048", "-sha256", "-nodes", "-days", "2"])
+            .args(["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"])
             .arg("-keyout")
             .arg(data.join("server.key"))
             .arg("-out")
             .arg(data.join("server.crt")));
-        run(Command::new("chmod")
-            .arg("600")
-            .arg(data.join("server.key")));
+        run(Command::new("chmod").arg("600").arg(data.join("server.key")));
         if is_root() {
-            run(Command::new("chown")
-                .arg("postgres")
-                .arg(data.join("server.key"))
-                .arg(data.join("server.crt")));
+            run(Command::new("chown").arg("postgres").arg(data.join("server.key")).arg(data.join("server.crt")));
         }
     }
 
@@ -202,22 +165,9 @@ impl Cluster {
 
     /// Runs SQL as the superuser over the socket; answers psql's unaligned output.
     pub fn sql(&self, sql: &str) -> String {
-        let psql = if self.bin_has("psql") {
-            bin().join("psql")
-        } else {
-            PathBuf::from("psql")
-        };
+        let psql = if self.bin_has("psql") { bin().join("psql") } else { PathBuf::from("psql") };
         let output = run(Command::new(psql)
-            .args([
-                "-XAtq",
-                "-v",
-                "ON_ERROR_STOP=1",
-                "-U",
-                "postgres",
-                "-d",
-                "postgres",
-                "-h",
-            ])
+            .args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", "postgres", "-h"])
             .arg(self.path())
             .args(["-p", &self.port.to_string(), "-c", sql]));
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
@@ -236,9 +186,7 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        let _ = as_postgres(&bin().join("pg_ctl"))
-            .args(["stop", "-m", "immediate", "-s", "-D"])
-            .arg(self.data())
-            .output();
+        let _ =
+            as_postgres(&bin().join("pg_ctl")).args(["stop", "-m", "immediate", "-s", "-D"]).arg(self.data()).output();
     }
 }

@@ -9,12 +9,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use backstay_sdk::native::{
-    Answer, BackupSink, ConnectionBackend, DirectoryBackend, HostBackend, Incoming, Items,
-    ProcessBackend, install,
+    Answer, BackupSink, ConnectionBackend, DirectoryBackend, HostBackend, Incoming, Items, ProcessBackend, install,
 };
 use backstay_sdk::{
-    Credential, Error, ErrorKind, FileAttributes, Level, Node, NodeKind, Result, Rule, Timestamp,
-    TlsVerification, TreeSummary,
+    Credential, Error, ErrorKind, FileAttributes, Level, Node, NodeKind, Result, Rule, Timestamp, TlsVerification,
+    TreeSummary,
 };
 use futures::StreamExt as _;
 use futures::future::LocalBoxFuture;
@@ -61,11 +60,7 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> T {
         .enable_all()
         .build()
         .unwrap()
-        .block_on(async {
-            tokio::time::timeout(Duration::from_secs(120), future)
-                .await
-                .expect("within two minutes")
-        })
+        .block_on(async { tokio::time::timeout(Duration::from_secs(120), future).await.expect("within two minutes") })
 }
 
 fn unreachable(error: impl std::fmt::Display) -> Error {
@@ -79,10 +74,7 @@ impl HostBackend for NativeHost {
 
     fn login(&self, name: &str) -> Result<Credential> {
         assert_eq!(name, "primary");
-        Ok(Credential {
-            user: self.grants.user.clone(),
-            password: self.grants.password.clone(),
-        })
+        Ok(Credential { user: self.grants.user.clone(), password: self.grants.password.clone() })
     }
 
     fn connect(&self, endpoint: &str) -> Answer<Rc<dyn ConnectionBackend>> {
@@ -99,10 +91,7 @@ impl HostBackend for NativeHost {
     }
 
     fn open_directory(&self, name: &str) -> Result<Rc<dyn DirectoryBackend>> {
-        Err(Error::new(
-            ErrorKind::Denied,
-            format!("no directory {name}"),
-        ))
+        Err(Error::new(ErrorKind::Denied, format!("no directory {name}")))
     }
 
     fn run(&self, tool: &str, _: &[String]) -> Answer<Rc<dyn ProcessBackend>> {
@@ -111,9 +100,7 @@ impl HostBackend for NativeHost {
     }
 
     fn log(&self, level: Level, message: &str) {
-        self.logged
-            .borrow_mut()
-            .push(format!("{level:?} {message}"));
+        self.logged.borrow_mut().push(format!("{level:?} {message}"));
     }
 
     fn progress(&self, _: &str, _: u64, _: Option<u64>) {}
@@ -130,11 +117,7 @@ impl HostBackend for NativeHost {
         let mut bytes = Vec::new();
         while bytes.len() < length as usize {
             self.nonce.set(self.nonce.get() + 1);
-            bytes.extend(Sha256::digest(format!(
-                "{}/{}",
-                self.now(),
-                self.nonce.get()
-            )));
+            bytes.extend(Sha256::digest(format!("{}/{}", self.now(), self.nonce.get())));
         }
         bytes.truncate(length as usize);
         bytes
@@ -153,10 +136,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Both for T {}
 
 type Half<T> = Rc<Mutex<Option<T>>>;
 
-struct TestConnection(
-    Half<tokio::io::ReadHalf<Box<dyn Both>>>,
-    Half<tokio::io::WriteHalf<Box<dyn Both>>>,
-);
+struct TestConnection(Half<tokio::io::ReadHalf<Box<dyn Both>>>, Half<tokio::io::WriteHalf<Box<dyn Both>>>);
 
 impl ConnectionBackend for TestConnection {
     fn read(&self, max: u32) -> Answer<Vec<u8>> {
@@ -164,12 +144,7 @@ impl ConnectionBackend for TestConnection {
         Box::pin(async move {
             let mut bytes = vec![0; max as usize];
             let mut reader = reader.lock().await;
-            let count = reader
-                .as_mut()
-                .unwrap()
-                .read(&mut bytes)
-                .await
-                .map_err(unreachable)?;
+            let count = reader.as_mut().unwrap().read(&mut bytes).await.map_err(unreachable)?;
             bytes.truncate(count);
             Ok(bytes)
         })
@@ -186,11 +161,7 @@ impl ConnectionBackend for TestConnection {
     }
 
     fn start_tls(&self, verification: TlsVerification) -> Answer<Option<Vec<u8>>> {
-        assert_eq!(
-            verification,
-            TlsVerification::None,
-            "the tests verify nothing"
-        );
+        assert_eq!(verification, TlsVerification::None, "the tests verify nothing");
         let (reader, writer) = (self.0.clone(), self.1.clone());
         Box::pin(async move {
             let (mut reader, mut writer) = (reader.lock().await, writer.lock().await);
@@ -203,10 +174,8 @@ impl ConnectionBackend for TestConnection {
                 .with_custom_certificate_verifier(Arc::new(Believer(provider)))
                 .with_no_client_auth();
             let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
-            let tls = tokio_rustls::TlsConnector::from(Arc::new(config))
-                .connect(name, plain)
-                .await
-                .map_err(unreachable)?;
+            let tls =
+                tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, plain).await.map_err(unreachable)?;
             let certificate = &tls.get_ref().1.peer_certificates().unwrap()[0];
             let hash = Sha256::digest(certificate.as_ref()).to_vec();
             let (read, write) = tokio::io::split(Box::new(tls) as Box<dyn Both>);
@@ -284,12 +253,7 @@ pub struct FolderSink {
 
 impl FolderSink {
     pub fn new(folder: PathBuf) -> Rc<Self> {
-        Rc::new(Self {
-            folder,
-            identity: RefCell::default(),
-            begun: Cell::default(),
-            finished: Rc::default(),
-        })
+        Rc::new(Self { folder, identity: RefCell::default(), begun: Cell::default(), finished: Rc::default() })
     }
 }
 
@@ -303,11 +267,7 @@ impl BackupSink for FolderSink {
         assert!(self.identity.borrow().is_some(), "identify comes first");
         assert_eq!(attributes.mode & !0o777, 0, "permission bits only");
         self.begun.set(self.begun.get() + 1);
-        let (target, name, finished) = (
-            self.folder.join(path),
-            path.to_owned(),
-            self.finished.clone(),
-        );
+        let (target, name, finished) = (self.folder.join(path), path.to_owned(), self.finished.clone());
         Box::pin(async move {
             std::fs::create_dir_all(target.parent().unwrap()).unwrap();
             let mut file = std::fs::File::create_new(&target)

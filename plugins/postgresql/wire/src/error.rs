@@ -40,11 +40,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An error of `kind` that says `message`.
     pub fn new(kind: ErrorKind, message: impl fmt::Display) -> Self {
-        Self {
-            kind,
-            message: message.to_string(),
-            hint: None,
-        }
+        Self { kind, message: message.to_string(), hint: None }
     }
 
     /// Shorthand for [`ErrorKind::Malformed`].

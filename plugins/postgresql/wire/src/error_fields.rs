@@ -75,9 +75,7 @@ impl ServerError {
                 break;
             }
             if fields.len() == ERROR_FIELDS_MAX {
-                return Err(Error::malformed(
-                    "the server's ErrorResponse message has too many fields",
-                ));
+                return Err(Error::malformed("the server's ErrorResponse message has too many fields"));
             }
             let text = cursor.c_string()?;
             let text = &text[..text.len().min(ERROR_FIELD_BYTES_MAX)];
@@ -88,10 +86,7 @@ impl ServerError {
     }
 
     fn field(&self, kind: u8) -> Option<&str> {
-        self.fields
-            .iter()
-            .find(|(this, _)| *this == kind)
-            .map(|(_, text)| text.as_str())
+        self.fields.iter().find(|(this, _)| *this == kind).map(|(_, text)| text.as_str())
     }
 
     accessors! {
@@ -132,17 +127,13 @@ impl ServerError {
     /// The severity in the server's language.
     #[must_use]
     pub fn severity_text(&self) -> &str {
-        self.field(field::SEVERITY_LOCALIZED)
-            .or_else(|| self.field(field::SEVERITY))
-            .unwrap_or("ERROR")
+        self.field(field::SEVERITY_LOCALIZED).or_else(|| self.field(field::SEVERITY)).unwrap_or("ERROR")
     }
 
     /// How bad it is.
     #[must_use]
     pub fn severity(&self) -> Severity {
-        let text = self
-            .field(field::SEVERITY)
-            .or_else(|| self.field(field::SEVERITY_LOCALIZED));
+        let text = self.field(field::SEVERITY).or_else(|| self.field(field::SEVERITY_LOCALIZED));
         match text {
             Some("FATAL") => Severity::Fatal,
             Some("PANIC") => Severity::Panic,
@@ -154,11 +145,7 @@ impl ServerError {
     /// `FATAL:  message`, and the detail in brackets: one line, control characters made spaces.
     #[must_use]
     pub fn one_line(&self) -> String {
-        let mut line = format!(
-            "{}:  {}",
-            self.severity_text(),
-            self.message().unwrap_or_default()
-        );
+        let mut line = format!("{}:  {}", self.severity_text(), self.message().unwrap_or_default());
         if let Some(detail) = self.detail() {
             line.push_str(" (");
             line.push_str(detail);
@@ -170,12 +157,7 @@ impl ServerError {
 
 impl fmt::Display for ServerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}:  {}",
-            self.severity_text(),
-            self.message().unwrap_or_default()
-        )?;
+        write!(f, "{}:  {}", self.severity_text(), self.message().unwrap_or_default())?;
         for (title, text) in [
             ("DETAIL", self.detail()),
             ("HINT", self.hint()),
@@ -210,10 +192,7 @@ mod tests {
              DETAIL:  It does not match.\n\
              HINT:  Try another."
         );
-        assert_eq!(
-            error.one_line(),
-            "FATAL:  password authentication failed for user \"x\" (It does not match.)"
-        );
+        assert_eq!(error.one_line(), "FATAL:  password authentication failed for user \"x\" (It does not match.)");
         assert_eq!(error.severity(), Severity::Fatal);
         assert_eq!(error.code(), Some("28P01"));
         assert_eq!(error.routine(), Some("auth_failed"));

@@ -80,19 +80,8 @@ enum State {
 
 impl Authenticator {
     /// A login that has not begun. `nonce` must be fresh and unpredictable.
-    pub fn new(
-        user: impl Into<String>,
-        password: impl Into<String>,
-        nonce: [u8; NONCE_BYTES],
-        policy: Policy,
-    ) -> Self {
-        Self {
-            user: user.into(),
-            password: password.into(),
-            nonce,
-            policy,
-            state: State::Begun,
-        }
+    pub fn new(user: impl Into<String>, password: impl Into<String>, nonce: [u8; NONCE_BYTES], policy: Policy) -> Self {
+        Self { user: user.into(), password: password.into(), nonce, policy, state: State::Begun }
     }
 
     /// The answer to one message of the server. After an error the login is over.
@@ -121,18 +110,11 @@ impl Authenticator {
                 (State::Over, Step::Done)
             }
             (State::ScramFirst(_) | State::ScramProof(_), Authentication::Ok) => {
-                return Err(Error::new(
-                    ErrorKind::Denied,
-                    "the server skipped its part of the SCRAM exchange",
-                )
-                .with_hint(
-                    "somebody may sit between this host and the server; use sslmode verify-full",
-                ));
+                return Err(Error::new(ErrorKind::Denied, "the server skipped its part of the SCRAM exchange")
+                    .with_hint("somebody may sit between this host and the server; use sslmode verify-full"));
             }
             _ => {
-                return Err(Error::malformed(
-                    "the server sent an authentication message out of order",
-                ));
+                return Err(Error::malformed("the server sent an authentication message out of order"));
             }
         };
         self.state = state;
@@ -143,10 +125,7 @@ impl Authenticator {
         if self.password.is_empty() {
             return Err(Error::new(
                 ErrorKind::Denied,
-                format_args!(
-                    "the server asks for a password for user \"{}\" and none is configured",
-                    self.user
-                ),
+                format_args!("the server asks for a password for user \"{}\" and none is configured", self.user),
             )
             .with_hint("set the credential's password-file"));
         }
@@ -159,9 +138,7 @@ impl Authenticator {
                 ErrorKind::Denied,
                 "channel binding is required, but the server let us in without it",
             )
-            .with_hint(
-                "give the role a SCRAM password over TLS, or set channel-binding to \"prefer\"",
-            ));
+            .with_hint("give the role a SCRAM password over TLS, or set channel-binding to \"prefer\""));
         }
         Ok(())
     }
@@ -192,8 +169,7 @@ impl Authenticator {
         self.need_password()?;
         let binding = self.choose_binding(mechanisms)?;
         let first = scram::ClientFirst::new("", self.nonce, binding);
-        let message =
-            frontend::sasl_initial_response(first.mechanism(), first.message().as_bytes())?;
+        let message = frontend::sasl_initial_response(first.mechanism(), first.message().as_bytes())?;
         Ok((State::ScramFirst(first), Step::Send(message)))
     }
 
@@ -205,11 +181,9 @@ impl Authenticator {
         let required = self.policy.channel_binding == ChannelBinding::Require;
         let hash = match self.policy.channel_binding {
             ChannelBinding::Disable => None,
-            ChannelBinding::Prefer | ChannelBinding::Require => self
-                .policy
-                .server_end_point
-                .as_ref()
-                .filter(|_| self.policy.encrypted),
+            ChannelBinding::Prefer | ChannelBinding::Require => {
+                self.policy.server_end_point.as_ref().filter(|_| self.policy.encrypted)
+            }
         };
         match hash {
             Some(hash) if plus => Ok(Binding::ServerEndPoint(hash.clone())),
@@ -248,9 +222,7 @@ fn unsupported(code: u32) -> Error {
     };
     Error::new(
         ErrorKind::Unsupported,
-        format_args!(
-            "the server asks for {name} authentication (code {code}), which is not supported"
-        ),
+        format_args!("the server asks for {name} authentication (code {code}), which is not supported"),
     )
     .with_hint("add a line with scram-sha-256 for this role to the server's pg_hba.conf")
 }
@@ -267,17 +239,11 @@ mod tests {
     }
 
     fn tls(channel_binding: ChannelBinding, hash: Option<&[u8]>) -> Policy {
-        Policy {
-            encrypted: true,
-            server_end_point: hash.map(<[u8]>::to_vec),
-            channel_binding,
-        }
+        Policy { encrypted: true, server_end_point: hash.map(<[u8]>::to_vec), channel_binding }
     }
 
     fn sasl<'a>(mechanisms: &[&'a str]) -> Authentication<'a> {
-        Authentication::Sasl {
-            mechanisms: mechanisms.to_vec(),
-        }
+        Authentication::Sasl { mechanisms: mechanisms.to_vec() }
     }
 
     /// The mechanism and gs2 header that go out.
@@ -296,14 +262,10 @@ mod tests {
 
     #[test]
     fn a_cleartext_password_goes_out_under_tls_only() {
-        let error = login(Policy::default())
-            .answer(&Authentication::CleartextPassword)
-            .unwrap_err();
+        let error = login(Policy::default()).answer(&Authentication::CleartextPassword).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Denied);
         assert!(error.hint().unwrap().contains("sslmode"));
-        let step = login(tls(ChannelBinding::Prefer, None))
-            .answer(&Authentication::CleartextPassword)
-            .unwrap();
+        let step = login(tls(ChannelBinding::Prefer, None)).answer(&Authentication::CleartextPassword).unwrap();
         assert_eq!(step, Step::Send(b"p\0\0\0\x0bsecret\0".to_vec()));
     }
 
@@ -358,21 +320,14 @@ mod tests {
     #[test]
     fn messages_out_of_order_are_refused() {
         let mut md5 = login(Policy::default());
-        md5.answer(&Authentication::Md5Password { salt: [1; 4] })
-            .unwrap();
+        md5.answer(&Authentication::Md5Password { salt: [1; 4] }).unwrap();
         assert!(md5.answer(&Authentication::CleartextPassword).is_err());
-        assert!(
-            login(Policy::default())
-                .answer(&Authentication::SaslFinal(b"v=x"))
-                .is_err()
-        );
+        assert!(login(Policy::default()).answer(&Authentication::SaslFinal(b"v=x")).is_err());
     }
 
     #[test]
     fn unknown_methods_are_named() {
-        let error = login(Policy::default())
-            .answer(&Authentication::Unsupported { code: 7 })
-            .unwrap_err();
+        let error = login(Policy::default()).answer(&Authentication::Unsupported { code: 7 }).unwrap_err();
         assert!(error.to_string().contains("GSSAPI"));
     }
 }

@@ -67,11 +67,7 @@ impl ClientFirst {
 
     fn with_nonce(user: &str, nonce: String, binding: Binding) -> Self {
         let bare = format!("n={user},r={nonce}");
-        Self {
-            binding,
-            nonce,
-            bare,
-        }
+        Self { binding, nonce, bare }
     }
 
     pub(super) fn mechanism(&self) -> &'static str {
@@ -89,11 +85,7 @@ impl ClientFirst {
     pub(super) fn answer(self, password: &str, challenge: &[u8]) -> Result<(Vec<u8>, ServerFinal)> {
         let challenge = std::str::from_utf8(challenge)
             .map_err(|_| Error::malformed("the server's SCRAM challenge is not UTF-8"))?;
-        let Challenge {
-            nonce,
-            salt,
-            iterations,
-        } = Challenge::parse(challenge, &self.nonce)?;
+        let Challenge { nonce, salt, iterations } = Challenge::parse(challenge, &self.nonce)?;
         let salted = salted_password(&prepared(password), &salt, iterations);
         let client_key = hmac(&salted, b"Client Key");
         let stored_key: Key = Sha256::digest(client_key).into();
@@ -122,33 +114,23 @@ struct Challenge<'a> {
 
 impl<'a> Challenge<'a> {
     fn parse(text: &'a str, our_nonce: &str) -> Result<Self> {
-        let malformed =
-            |what: &str| Error::malformed(format_args!("the server's SCRAM challenge has {what}"));
+        let malformed = |what: &str| Error::malformed(format_args!("the server's SCRAM challenge has {what}"));
         let mut parts = text.split(',');
-        let mut attribute = |name: &str| {
-            parts
-                .next()
-                .and_then(|part| part.strip_prefix(name))
-                .and_then(|part| part.strip_prefix('='))
-        };
+        let mut attribute =
+            |name: &str| parts.next().and_then(|part| part.strip_prefix(name)).and_then(|part| part.strip_prefix('='));
         // An `m=` here would be an extension that must be understood; there is none.
         let nonce = attribute("r").ok_or_else(|| malformed("no nonce"))?;
         let salt = attribute("s").ok_or_else(|| malformed("no salt"))?;
         let iterations = attribute("i").ok_or_else(|| malformed("no iteration count"))?;
         if nonce.len() <= our_nonce.len() || !nonce.starts_with(our_nonce) {
-            return Err(Error::new(
-                ErrorKind::Denied,
-                "the server's SCRAM challenge answers another login's nonce",
-            ));
+            return Err(Error::new(ErrorKind::Denied, "the server's SCRAM challenge answers another login's nonce"));
         }
         let salt = BASE64
             .decode(salt)
             .ok()
             .filter(|salt| !salt.is_empty() && salt.len() <= SCRAM_SALT_BYTES_MAX)
             .ok_or_else(|| malformed("an unusable salt"))?;
-        let iterations: u32 = iterations
-            .parse()
-            .map_err(|_| malformed("an unreadable iteration count"))?;
+        let iterations: u32 = iterations.parse().map_err(|_| malformed("an unreadable iteration count"))?;
         if !(SCRAM_ITERATIONS_MIN..=SCRAM_ITERATIONS_MAX).contains(&iterations) {
             return Err(Error::new(
                 ErrorKind::Denied,
@@ -159,11 +141,7 @@ impl<'a> Challenge<'a> {
             )
             .with_hint("lower the server's scram_iterations and set the role's password again"));
         }
-        Ok(Self {
-            nonce,
-            salt,
-            iterations,
-        })
+        Ok(Self { nonce, salt, iterations })
     }
 }
 
@@ -178,8 +156,8 @@ impl ServerFinal {
     /// Answers whether the exchange was bound to the channel.
     pub(super) fn verify(self, last: &[u8]) -> Result<bool> {
         let denied = |message: String| Error::new(ErrorKind::Denied, message);
-        let text = std::str::from_utf8(last)
-            .map_err(|_| Error::malformed("the server's last SCRAM message is not UTF-8"))?;
+        let text =
+            std::str::from_utf8(last).map_err(|_| Error::malformed("the server's last SCRAM message is not UTF-8"))?;
         if let Some(error) = text.strip_prefix("e=") {
             let error: String = error.chars().take(200).collect();
             return Err(denied(format!(
@@ -192,12 +170,10 @@ impl ServerFinal {
             .and_then(|rest| rest.split(',').next())
             .and_then(|signature| BASE64.decode(signature).ok())
             .ok_or_else(|| Error::malformed("the server's last SCRAM message has no signature"))?;
-        mac(&self.server_key, self.signed.as_bytes())
-            .verify_slice(&signature)
-            .map_err(|_| {
-                denied("the server could not prove that it knows the password".to_owned())
-                    .with_hint("somebody may sit between this host and the server; use sslmode verify-full")
-            })?;
+        mac(&self.server_key, self.signed.as_bytes()).verify_slice(&signature).map_err(|_| {
+            denied("the server could not prove that it knows the password".to_owned())
+                .with_hint("somebody may sit between this host and the server; use sslmode verify-full")
+        })?;
         Ok(self.bound)
     }
 }
@@ -294,10 +270,7 @@ mod tests {
         let (proof, server) = first.answer("pencil", CHALLENGE.as_bytes()).unwrap();
         let proof = String::from_utf8(proof).unwrap();
         let header = proof[2..].split(',').next().unwrap();
-        assert_eq!(
-            BASE64.decode(header).unwrap(),
-            b"p=tls-server-end-point,,\x01\x02"
-        );
+        assert_eq!(BASE64.decode(header).unwrap(), b"p=tls-server-end-point,,\x01\x02");
         assert!(server.bound);
     }
 

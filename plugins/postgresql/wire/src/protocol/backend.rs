@@ -147,16 +147,11 @@ impl<'a> Backend<'a> {
             }
             b'K' => {
                 let mut cursor = Cursor::new("BackendKeyData", body);
-                Self::BackendKeyData {
-                    process: cursor.u32()?,
-                    secret: cursor.rest(),
-                }
+                Self::BackendKeyData { process: cursor.u32()?, secret: cursor.rest() }
             }
             b'v' => {
                 let mut cursor = Cursor::new("NegotiateProtocolVersion", body);
-                Self::NegotiateProtocolVersion {
-                    minor: cursor.u32()?,
-                }
+                Self::NegotiateProtocolVersion { minor: cursor.u32()? }
             }
             b'Z' => {
                 let mut cursor = Cursor::new("ReadyForQuery", body);
@@ -200,9 +195,7 @@ impl<'a> Authentication<'a> {
         let step = match cursor.u32()? {
             0 => Self::Ok,
             3 => Self::CleartextPassword,
-            5 => Self::Md5Password {
-                salt: cursor.u32()?.to_be_bytes(),
-            },
+            5 => Self::Md5Password { salt: cursor.u32()?.to_be_bytes() },
             10 => {
                 let mut mechanisms = Vec::new();
                 loop {
@@ -249,11 +242,7 @@ impl<'a> RowDescription<'a> {
                     )));
                 }
             };
-            columns.push(Column {
-                name,
-                type_oid,
-                format,
-            });
+            columns.push(Column { name, type_oid, format });
         }
         cursor.end()?;
         Ok(Self { columns })
@@ -270,9 +259,7 @@ impl<'a> DataRow<'a> {
                 -1 => None,
                 length => {
                     let length = usize::try_from(length).map_err(|_| {
-                        Error::malformed(format_args!(
-                            "the server's DataRow message holds a value of length {length}"
-                        ))
+                        Error::malformed(format_args!("the server's DataRow message holds a value of length {length}"))
                     })?;
                     Some(cursor.bytes(length)?)
                 }
@@ -306,9 +293,7 @@ mod tests {
         let body = b"\0\x03\xff\xff\xff\xff\0\0\0\0\0\0\0\x02ab";
         assert_eq!(
             parse(b'D', body).unwrap(),
-            Backend::DataRow(DataRow {
-                values: vec![None, Some(b"".as_slice()), Some(b"ab".as_slice())]
-            })
+            Backend::DataRow(DataRow { values: vec![None, Some(b"".as_slice()), Some(b"ab".as_slice())] })
         );
     }
 
@@ -334,9 +319,7 @@ mod tests {
     fn sasl_mechanisms_end_with_an_empty_one() {
         assert_eq!(
             parse(b'R', b"\0\0\0\x0aSCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0").unwrap(),
-            Backend::Authentication(Authentication::Sasl {
-                mechanisms: vec!["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256"]
-            })
+            Backend::Authentication(Authentication::Sasl { mechanisms: vec!["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256"] })
         );
         assert!(parse(b'R', b"\0\0\0\x0aSCRAM-SHA-256").is_err());
         assert!(parse(b'R', b"\0\0\0\0extra").is_err());

@@ -18,27 +18,18 @@ impl<'a> Cursor<'a> {
     }
 
     fn short(&self) -> Error {
-        Error::malformed(format_args!(
-            "the server's {} message is cut short",
-            self.what
-        ))
+        Error::malformed(format_args!("the server's {} message is cut short", self.what))
     }
 
     /// The next `length` bytes.
     pub fn bytes(&mut self, length: usize) -> Result<&'a [u8]> {
-        let (head, rest) = self
-            .rest
-            .split_at_checked(length)
-            .ok_or_else(|| self.short())?;
+        let (head, rest) = self.rest.split_at_checked(length).ok_or_else(|| self.short())?;
         self.rest = rest;
         Ok(head)
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
-        let (head, rest) = self
-            .rest
-            .split_first_chunk::<N>()
-            .ok_or_else(|| self.short())?;
+        let (head, rest) = self.rest.split_first_chunk::<N>().ok_or_else(|| self.short())?;
         self.rest = rest;
         Ok(*head)
     }
@@ -85,11 +76,8 @@ impl<'a> Cursor<'a> {
     /// Like [`Self::c_string`], for texts that must be UTF-8.
     pub fn text(&mut self) -> Result<&'a str> {
         let what = self.what;
-        std::str::from_utf8(self.c_string()?).map_err(|_| {
-            Error::malformed(format_args!(
-                "the server's {what} message holds a text that is not UTF-8"
-            ))
-        })
+        std::str::from_utf8(self.c_string()?)
+            .map_err(|_| Error::malformed(format_args!("the server's {what} message holds a text that is not UTF-8")))
     }
 
     /// Everything that is left.
@@ -114,10 +102,6 @@ impl<'a> Cursor<'a> {
         if self.rest.is_empty() {
             return Ok(());
         }
-        Err(Error::malformed(format_args!(
-            "the server's {} message has {} bytes too many",
-            self.what,
-            self.rest.len()
-        )))
+        Err(Error::malformed(format_args!("the server's {} message has {} bytes too many", self.what, self.rest.len())))
     }
 }

@@ -129,15 +129,10 @@ impl Decoder {
         let frame = match self.current {
             Current::None => return None,
             Current::Joined => &self.partial,
-            Current::Borrowed { frame_bytes } => {
-                taken.get(taken.len().checked_sub(frame_bytes)?..)?
-            }
+            Current::Borrowed { frame_bytes } => taken.get(taken.len().checked_sub(frame_bytes)?..)?,
         };
         let (header, body) = frame.split_at_checked(HEADER_BYTES)?;
-        Some(Frame {
-            tag: header[0],
-            body,
-        })
+        Some(Frame { tag: header[0], body })
     }
 
     /// Fills `partial` up to `length` from `input`. Grows only by bytes that came.
@@ -172,11 +167,9 @@ fn check(header: [u8; HEADER_BYTES], authenticated: bool) -> Result<usize> {
         (true, _) => ORDINARY_BODY_BYTES_MAX,
     };
     let length = u32::from_be_bytes(length);
-    let body = (length as usize).checked_sub(4).ok_or_else(|| {
-        Error::malformed(format_args!(
-            "the server sent a message of the impossible length {length}"
-        ))
-    })?;
+    let body = (length as usize)
+        .checked_sub(4)
+        .ok_or_else(|| Error::malformed(format_args!("the server sent a message of the impossible length {length}")))?;
     if body > bound {
         return Err(Error::too_large(format_args!(
             "the server sent a message {:?} of {body} bytes; at most {bound} are accepted",

@@ -136,10 +136,7 @@ fn put_text(message: &mut Vec<u8>, text: &str) -> Result<()> {
 }
 
 fn nul_inside() -> Error {
-    Error::new(
-        ErrorKind::BadArgument,
-        "a text for the server holds a NUL character",
-    )
+    Error::new(ErrorKind::BadArgument, "a text for the server holds a NUL character")
 }
 
 fn length_field(length: usize) -> Result<[u8; 4]> {
@@ -179,12 +176,7 @@ mod tests {
 
     #[test]
     fn a_nul_cannot_smuggle_a_parameter() {
-        let error = Startup {
-            user: "backup\0replication\0true",
-            ..Startup::default()
-        }
-        .encode()
-        .unwrap_err();
+        let error = Startup { user: "backup\0replication\0true", ..Startup::default() }.encode().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::BadArgument);
         assert!(query("SELECT 1\0").is_err());
         assert!(password(b"a\0b").is_err());
@@ -195,9 +187,6 @@ mod tests {
         assert_eq!(query("SHOW x").unwrap(), b"Q\0\0\0\x0bSHOW x\0");
         assert_eq!(copy_data(b"abc").unwrap(), b"d\0\0\0\x07abc");
         assert_eq!(ssl_request(), [0, 0, 0, 8, 4, 210, 22, 47]);
-        assert_eq!(
-            sasl_initial_response("M", b"xy").unwrap(),
-            b"p\0\0\0\x0cM\0\0\0\0\x02xy"
-        );
+        assert_eq!(sasl_initial_response("M", b"xy").unwrap(), b"p\0\0\0\x0cM\0\0\0\0\x02xy");
     }
 }

@@ -11,8 +11,6 @@ mod cursor;
 mod frame;
 pub mod frontend;
 
-pub use backend::{
-    Authentication, Backend, Column, ColumnFormat, DataRow, RowDescription, TransactionStatus,
-};
+pub use backend::{Authentication, Backend, Column, ColumnFormat, DataRow, RowDescription, TransactionStatus};
 pub use cursor::Cursor;
 pub use frame::{Decoder, Frame};

@@ -33,14 +33,9 @@ impl<'a> BackupMessage<'a> {
         let mut cursor = Cursor::new("base backup", copied);
         let message = match cursor.u8()? {
             b'd' => Self::Data(cursor.rest()),
-            b'n' => Self::Archive {
-                name: cursor.text()?,
-                location: cursor.text()?,
-            },
+            b'n' => Self::Archive { name: cursor.text()?, location: cursor.text()? },
             b'm' => Self::Manifest,
-            b'p' => Self::Progress {
-                done: cursor.u64()?,
-            },
+            b'p' => Self::Progress { done: cursor.u64()? },
             other => {
                 return Err(Error::malformed(format_args!(
                     "the server sent the unknown base backup message {:?}",
@@ -64,27 +59,15 @@ mod tests {
     fn each_kind_is_understood() {
         assert_eq!(
             BackupMessage::parse(b"n16384.tar\0/srv/fast\0").unwrap(),
-            BackupMessage::Archive {
-                name: "16384.tar",
-                location: "/srv/fast"
-            }
+            BackupMessage::Archive { name: "16384.tar", location: "/srv/fast" }
         );
         assert_eq!(
             BackupMessage::parse(b"nbase.tar\0\0").unwrap(),
-            BackupMessage::Archive {
-                name: "base.tar",
-                location: ""
-            }
+            BackupMessage::Archive { name: "base.tar", location: "" }
         );
         assert_eq!(BackupMessage::parse(b"m").unwrap(), BackupMessage::Manifest);
-        assert_eq!(
-            BackupMessage::parse(b"dxyz").unwrap(),
-            BackupMessage::Data(b"xyz")
-        );
-        assert_eq!(
-            BackupMessage::parse(b"p\0\0\0\0\0\0\x01\0").unwrap(),
-            BackupMessage::Progress { done: 256 }
-        );
+        assert_eq!(BackupMessage::parse(b"dxyz").unwrap(), BackupMessage::Data(b"xyz"));
+        assert_eq!(BackupMessage::parse(b"p\0\0\0\0\0\0\x01\0").unwrap(), BackupMessage::Progress { done: 256 });
     }
 
     #[test]

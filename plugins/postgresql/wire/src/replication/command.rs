@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{ServerVersion, identifier, literal, slot_name};
+use crate::lsn::Lsn;
 use crate::{Error, ErrorKind, Result};
 
 /// Asks who the server is: `systemid`, `timeline`, `xlogpos`, `dbname`.
@@ -13,17 +14,11 @@ pub const CHECKPOINT_FAST_NAME: &str = "fast";
 
 /// Asks for one setting. Names are letters, digits, `_` and `.`.
 pub fn show(setting: &str) -> Result<String> {
-    let lawful = !setting.is_empty()
-        && setting
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.'));
+    let lawful = !setting.is_empty() && setting.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.'));
     if lawful {
         return Ok(format!("SHOW {setting}"));
     }
-    Err(Error::new(
-        ErrorKind::BadArgument,
-        format_args!("{setting:?} is not a name of a setting"),
-    ))
+    Err(Error::new(ErrorKind::BadArgument, format_args!("{setting:?} is not a name of a setting")))
 }
 
 /// Creates a physical slot whose WAL is kept from this moment on. A temporary one goes with
@@ -31,22 +26,13 @@ pub fn show(setting: &str) -> Result<String> {
 pub fn create_physical_slot(version: ServerVersion, name: &str, temporary: bool) -> Result<String> {
     let name = identifier(slot_name(name)?)?;
     let temporary = if temporary { " TEMPORARY" } else { "" };
-    let reserve = if version.has_bracketed_options() {
-        "(RESERVE_WAL)"
-    } else {
-        "RESERVE_WAL"
-    };
-    Ok(format!(
-        "CREATE_REPLICATION_SLOT {name}{temporary} PHYSICAL {reserve}"
-    ))
+    let reserve = if version.has_bracketed_options() { "(RESERVE_WAL)" } else { "RESERVE_WAL" };
+    Ok(format!("CREATE_REPLICATION_SLOT {name}{temporary} PHYSICAL {reserve}"))
 }
 
 /// Drops a slot that nobody uses.
 pub fn drop_slot(name: &str) -> Result<String> {
-    Ok(format!(
-        "DROP_REPLICATION_SLOT {}",
-        identifier(slot_name(name)?)?
-    ))
+    Ok(format!("DROP_REPLICATION_SLOT {}", identifier(slot_name(name)?)?))
 }
 
 /// Asks for a slot's `slot_type`, `restart_lsn`, `restart_tli`; nothing before version 15.
@@ -54,10 +40,7 @@ pub fn read_slot(version: ServerVersion, name: &str) -> Result<Option<String>> {
     if version.major < 15 {
         return Ok(None);
     }
-    Ok(Some(format!(
-        "READ_REPLICATION_SLOT {}",
-        identifier(slot_name(name)?)?
-    )))
+    Ok(Some(format!("READ_REPLICATION_SLOT {}", identifier(slot_name(name)?)?)))
 }
 
 /// Asks for a timeline's history file: `filename`, `content`.
@@ -72,11 +55,7 @@ pub fn start_replication(slot: Option<&str>, start: u64, timeline: u32) -> Resul
         Some(name) => format!("SLOT {} ", identifier(slot_name(name)?)?),
         None => String::new(),
     };
-    Ok(format!(
-        "START_REPLICATION {slot}PHYSICAL {:X}/{:X} TIMELINE {timeline}",
-        start >> 32,
-        start & 0xffff_ffff
-    ))
+    Ok(format!("START_REPLICATION {slot}PHYSICAL {} TIMELINE {timeline}", Lsn(start)))
 }
 
 /// How the checkpoint before a base backup goes about it.
@@ -115,11 +94,8 @@ impl BaseBackup<'_> {
         if let Some(rate) = self.max_rate_kib
             && !(32..=1_048_576).contains(&rate)
         {
-            return Err(Error::new(
-                ErrorKind::BadArgument,
-                format_args!("a rate of {rate} kB/s is out of range"),
-            )
-            .with_hint("use 32 to 1048576 kB/s"));
+            return Err(Error::new(ErrorKind::BadArgument, format_args!("a rate of {rate} kB/s is out of range"))
+                .with_hint("use 32 to 1048576 kB/s"));
         }
         let bracketed = version.has_bracketed_options();
         let mut options = vec![format!("LABEL {label}")];
@@ -127,9 +103,7 @@ impl BaseBackup<'_> {
             options.push("PROGRESS".to_owned());
         }
         match (self.checkpoint, bracketed) {
-            (Checkpoint::Fast, true) => {
-                options.push(format!("CHECKPOINT '{CHECKPOINT_FAST_NAME}'"))
-            }
+            (Checkpoint::Fast, true) => options.push(format!("CHECKPOINT '{CHECKPOINT_FAST_NAME}'")),
             (Checkpoint::Fast, false) => options.push("FAST".to_owned()),
             (Checkpoint::Spread, true) => options.push("CHECKPOINT 'spread'".to_owned()),
             (Checkpoint::Spread, false) => {}
@@ -160,23 +134,11 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    const V14: ServerVersion = ServerVersion {
-        major: 14,
-        minor: 9,
-    };
-    const V15: ServerVersion = ServerVersion {
-        major: 15,
-        minor: 1,
-    };
+    const V14: ServerVersion = ServerVersion { major: 14, minor: 9 };
+    const V15: ServerVersion = ServerVersion { major: 15, minor: 1 };
 
     fn backup() -> BaseBackup<'static> {
-        BaseBackup {
-            label: "it's",
-            checkpoint: Checkpoint::Fast,
-            max_rate_kib: Some(1024),
-            progress: true,
-            wal: true,
-        }
+        BaseBackup { label: "it's", checkpoint: Checkpoint::Fast, max_rate_kib: Some(1024), progress: true, wal: true }
     }
 
     #[test]
@@ -196,10 +158,7 @@ mod tests {
     #[test]
     fn a_rate_that_the_server_would_refuse_is_refused_here() {
         for rate in [0, 31, 1_048_577] {
-            let backup = BaseBackup {
-                max_rate_kib: Some(rate),
-                ..backup()
-            };
+            let backup = BaseBackup { max_rate_kib: Some(rate), ..backup() };
             assert!(backup.command(V15).is_err());
         }
     }

@@ -20,8 +20,8 @@ mod version;
 
 pub use backup_stream::BackupMessage;
 pub use command::{
-    BaseBackup, CHECKPOINT_FAST_NAME, Checkpoint, IDENTIFY_SYSTEM, create_physical_slot, drop_slot,
-    read_slot, show, start_replication, timeline_history,
+    BaseBackup, CHECKPOINT_FAST_NAME, Checkpoint, IDENTIFY_SYSTEM, create_physical_slot, drop_slot, read_slot, show,
+    start_replication, timeline_history,
 };
 pub use quote::{identifier, literal, slot_name};
 pub use stream::{StandbyStatus, StreamMessage, from_server_time, to_server_time};

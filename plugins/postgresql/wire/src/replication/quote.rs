@@ -18,10 +18,7 @@ pub fn literal(text: &str) -> Result<String> {
 
 fn quoted(text: &str, quote: char) -> Result<String> {
     if text.contains('\0') {
-        return Err(Error::new(
-            ErrorKind::BadArgument,
-            "a text for the server holds a NUL character",
-        ));
+        return Err(Error::new(ErrorKind::BadArgument, "a text for the server holds a NUL character"));
     }
     let mut quoted = String::with_capacity(text.len() + 2);
     quoted.push(quote);
@@ -38,17 +35,12 @@ fn quoted(text: &str, quote: char) -> Result<String> {
 /// Checks that `name` is what PostgreSQL takes for a slot: 1 to 63 of `a-z`, `0-9` and `_`.
 pub fn slot_name(name: &str) -> Result<&str> {
     let lawful = (1..=IDENTIFIER_BYTES_MAX).contains(&name.len())
-        && name
-            .bytes()
-            .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_'));
+        && name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_'));
     if lawful {
         return Ok(name);
     }
-    Err(Error::new(
-        ErrorKind::BadArgument,
-        format_args!("{name:?} is not a name for a replication slot"),
-    )
-    .with_hint("use 1 to 63 lower-case letters, digits and underscores"))
+    Err(Error::new(ErrorKind::BadArgument, format_args!("{name:?} is not a name for a replication slot"))
+        .with_hint("use 1 to 63 lower-case letters, digits and underscores"))
 }
 
 #[cfg(test)]
@@ -68,15 +60,7 @@ mod tests {
     #[test]
     fn slot_names_are_those_of_postgresql() {
         assert!(slot_name("backstay_1").is_ok());
-        for bad in [
-            "",
-            "Upper",
-            "dash-ed",
-            "with space",
-            &"x".repeat(64),
-            "é",
-            "a;b",
-        ] {
+        for bad in ["", "Upper", "dash-ed", "with space", &"x".repeat(64), "é", "a;b"] {
             assert!(slot_name(bad).is_err(), "{bad}");
         }
     }

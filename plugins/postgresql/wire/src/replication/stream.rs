@@ -54,27 +54,16 @@ impl<'a> StreamMessage<'a> {
                 let sent_at = from_server_time(cursor.u64()?.cast_signed());
                 let data = cursor.rest();
                 if start.checked_add(data.len() as u64).is_none() {
-                    return Err(Error::malformed(
-                        "the server sent log beyond the end of all log",
-                    ));
+                    return Err(Error::malformed("the server sent log beyond the end of all log"));
                 }
-                Ok(Self::XLogData {
-                    start,
-                    server_end,
-                    sent_at,
-                    data,
-                })
+                Ok(Self::XLogData { start, server_end, sent_at, data })
             }
             b'k' => {
                 let server_end = cursor.u64()?;
                 let sent_at = from_server_time(cursor.u64()?.cast_signed());
                 let reply_requested = cursor.u8()? != 0;
                 cursor.end()?;
-                Ok(Self::Keepalive {
-                    server_end,
-                    sent_at,
-                    reply_requested,
-                })
+                Ok(Self::Keepalive { server_end, sent_at, reply_requested })
             }
             other => Err(Error::malformed(format_args!(
                 "the server sent the unknown replication message {:?}",
@@ -147,11 +136,7 @@ mod tests {
         copied.push(1);
         assert!(matches!(
             StreamMessage::parse(&copied).unwrap(),
-            StreamMessage::Keepalive {
-                server_end: 7,
-                reply_requested: true,
-                ..
-            }
+            StreamMessage::Keepalive { server_end: 7, reply_requested: true, .. }
         ));
         copied.pop();
         assert!(StreamMessage::parse(&copied).is_err());
@@ -168,13 +153,8 @@ mod tests {
 
     #[test]
     fn a_status_has_the_shape_of_the_protocol() {
-        let status = StandbyStatus {
-            written: 3,
-            flushed: 2,
-            applied: 2,
-            now: SERVER_EPOCH_US + 5,
-            reply_requested: true,
-        };
+        let status =
+            StandbyStatus { written: 3, flushed: 2, applied: 2, now: SERVER_EPOCH_US + 5, reply_requested: true };
         let bytes = status.encode().unwrap();
         assert_eq!(bytes.len(), 39);
         assert_eq!(bytes[..6], *b"d\0\0\0\x26r");

@@ -20,9 +20,7 @@ impl ServerVersion {
     /// Reads `15.14 (Debian 15.14-0+deb12u1)`, `18beta1`, `9.6.24`.
     pub fn parse(text: &str) -> Result<Self> {
         let number = |text: &str| -> Option<u32> {
-            let digits = text
-                .find(|c: char| !c.is_ascii_digit())
-                .map_or(text, |end| &text[..end]);
+            let digits = text.find(|c: char| !c.is_ascii_digit()).map_or(text, |end| &text[..end]);
             digits.parse().ok()
         };
         let mut parts = text.splitn(3, '.');
@@ -83,21 +81,7 @@ mod tests {
 
     #[test]
     fn twelve_is_too_old_and_thirteen_is_not() {
-        assert!(
-            ServerVersion {
-                major: 12,
-                minor: 20
-            }
-            .supported()
-            .is_err()
-        );
-        assert!(
-            ServerVersion {
-                major: 13,
-                minor: 0
-            }
-            .supported()
-            .is_ok()
-        );
+        assert!(ServerVersion { major: 12, minor: 20 }.supported().is_err());
+        assert!(ServerVersion { major: 13, minor: 0 }.supported().is_ok());
     }
 }

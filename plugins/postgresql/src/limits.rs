@@ -1,0 +1,31 @@
+//! Every bound of sessions, looks and backups, with its reason. Archiving has its own table.
+
+/// Most rows kept of one result: nothing here asks for more than slots, settings or tablespaces.
+pub const ROWS_MAX: usize = 10_000;
+
+/// Most notices shown of one session: a server may write one for each file.
+pub const NOTICES_MAX: u32 = 100;
+
+/// Most settings remembered that a server reports by itself; it has about fifteen.
+pub const PARAMETERS_MAX: usize = 100;
+
+/// Most messages of the server in one login; SCRAM takes three.
+pub const LOGIN_MESSAGES_MAX: u32 = 8;
+
+/// The longest wait for the answer to a question, in microseconds. All are looks at system
+/// views or short commands; a base backup is not asked for in this way.
+pub const ANSWER_US_MAX: u64 = 120_000_000;
+
+/// How many bytes of a backup pass between two signs of progress.
+pub const PROGRESS_BYTES: u64 = 16 << 20;
+
+/// Files that the host is finishing while the next ones come: most of a cluster's files are
+/// small, and waiting for each would cost a round trip a file.
+pub const FINISHING_MAX: usize = 16;
+
+/// The longest `backup_label` that is looked into; it has a dozen short lines.
+pub const LABEL_BYTES_MAX: u64 = 64 << 10;
+
+/// Most commits of a backup's log that are remembered one by one, at 16 bytes each. A log
+/// file of 16 MiB holds at most half as many.
+pub const COMMITS_MAX: usize = 1 << 20;
