@@ -66,7 +66,7 @@ lint: ## Clippy, warnings are errors
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 
 .PHONY: deny
-deny: ## Licences, sources and doubles of every dependency; known holes where the list can be fetched
+deny: ## Licences, sources and bans of every dependency; known holes where the list can be fetched
 	cargo deny --locked check bans licenses sources
 	@tools/check-advisories
 
