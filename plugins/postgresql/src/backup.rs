@@ -25,7 +25,7 @@ use backstay_postgresql_wire::protocol::Backend;
 use backstay_postgresql_wire::protocol::frontend::Purpose;
 use backstay_postgresql_wire::replication::{BackupMessage, BaseBackup, create_physical_slot, show};
 use backstay_postgresql_wire::wal_file::parse_segment_size;
-use backstay_sdk::{BackupJob, BackupReport, BackupWriter, Error, ErrorKind, Result, Volume, host};
+use backstay_sdk::{BackupJob, BackupReport, BackupWriter, Error, ErrorKind, Level, Result, Volume, host};
 use futures::future::{Either, select};
 
 use crate::connection::{Rows, Session, unexpected};
@@ -136,6 +136,16 @@ impl Server {
         let mode = setting(session, "data_directory_mode").await?;
         // PostgreSQL starts on a folder with one of these two only.
         let folder_mode = if mode.ends_with("750") { 0o750 } else { 0o700 };
+        // A developers' option; servers without it do not know its name.
+        let in_place = show("allow_in_place_tablespaces").map_err(from_wire)?;
+        if let Ok(results) = session.try_query(&in_place).await?
+            && results.first().and_then(|rows| rows.get(0, "allow_in_place_tablespaces")) == Some("on")
+        {
+            host::log(
+                Level::Warn,
+                "allow_in_place_tablespaces is on: the server leaves such tablespaces out of base backups",
+            );
+        }
         let suffix = host::random(6);
         let suffix: String = suffix.iter().map(|byte| format!("{byte:02x}")).collect();
         let slot = format!("backstay_backup_{suffix}");

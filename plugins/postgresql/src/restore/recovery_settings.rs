@@ -79,15 +79,15 @@ impl Recovery {
         };
         // All log lies in pg_wal already; the server wants the setting all the same.
         put("restore_command", "/bin/false");
+        // One in postgresql.conf would be a second target. The empty ones come first: a server
+        // that reads an empty one behind another target takes it for a second one, too.
         let stop = self.stop.as_ref().map(Stop::setting);
-        for name in OURS.iter().filter(|name| is_target(name)) {
-            match &stop {
-                Some((target, value)) if target == name => put(name, value),
-                // One in postgresql.conf would be a second target.
-                _ => put(name, ""),
-            }
+        let target = stop.as_ref().map(|(name, _)| *name);
+        for name in OURS.iter().filter(|name| is_target(name) && Some(**name) != target) {
+            put(name, "");
         }
-        if stop.is_some() {
+        if let Some((name, value)) = &stop {
+            put(name, value);
             put("recovery_target_inclusive", if self.inclusive { "on" } else { "off" });
         }
         put("recovery_target_timeline", &self.timeline);
@@ -198,6 +198,8 @@ mod tests {
             assert_eq!(text.matches(" = ''\n").count(), 6, "{text}");
             assert!(text.contains("recovery_target_inclusive = 'on'"));
             assert!(text.contains("recovery_target_timeline = '2'"));
+            let targets = text.split("recovery_target_inclusive").next().unwrap();
+            assert!(targets.rfind(" = ''\n") < targets.find(line), "{text}");
         }
         let latest = recovery(None).write("");
         assert!(!latest.contains("inclusive"));
