@@ -54,9 +54,10 @@ impl Repository {
         let exists = || {
             RepoError::new(RepoErrorKind::AlreadyExists, format!("failed to make a repository: {} holds one already", store.address()))
         };
-        if store.exists("config").await? {
+        if store.first_contact().exists("config").await? {
             return Err(exists());
         }
+        key::clear_abandoned(&store).await?;
         if let Some(folder) = store.folder().cloned() {
             tokio::task::spawn_blocking(move || make_folders(&folder)).await??;
         }
@@ -83,14 +84,14 @@ impl Repository {
     /// # Errors
     /// [`RepoErrorKind::NotFound`] when there is none, [`RepoErrorKind::WrongPassword`].
     pub async fn open(store: Store, password: &Password) -> Result<Self> {
-        let sealed = store.get("config", CONFIG_BYTES_MAX).await.map_err(|error| match error.kind() {
+        let sealed = store.first_contact().get("config", CONFIG_BYTES_MAX).await.map_err(|error| match error.kind() {
             RepoErrorKind::NotFound => {
                 RepoError::new(RepoErrorKind::NotFound, format!("there is no repository at {}", store.address()))
                     .advise("check the address, or make one with `repo init`")
             }
             _ => error,
         })?;
-        let (key_id, key) = key::open(&store, password).await?;
+        let (key_id, key) = key::open(&store, password, &sealed).await?;
         let config: ConfigFile = key
             .open(&sealed)
             .and_then(|json| document::from_json(&json))
@@ -124,7 +125,8 @@ impl Repository {
         &self.shared.key
     }
 
-    pub(crate) fn shared_key(&self) -> &Arc<MasterKey> {
+    /// The same, to be kept by what outlives this handle.
+    pub fn shared_key(&self) -> &Arc<MasterKey> {
         &self.shared.key
     }
 

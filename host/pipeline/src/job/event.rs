@@ -1,8 +1,9 @@
 //! What a job says, one JSON line each.
 
 use super::Failure;
-use backstay_core::{BackupId, BackupManifest, Position, RestorePlan, Timestamp};
+use backstay_core::{BackupId, BackupManifest, Position, RestorePlan, Timestamp, Volume};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// One line from a job.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -25,6 +26,9 @@ pub enum Event {
         source: String,
         /// Printable, one line.
         message: String,
+        /// What else the line carries: `plugin`, `database`, `job`, ...
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        fields: BTreeMap<String, String>,
     },
     /// What a restore is going to do.
     Plan(Box<RestorePlan>),
@@ -112,6 +116,8 @@ pub struct RestoreSummary {
     pub plan: RestorePlan,
     /// Nothing was written.
     pub dry_run: bool,
+    /// The backup's volumes and where they go.
+    pub volumes: Vec<Volume>,
     /// Files placed.
     pub files: u64,
     /// Their bytes.

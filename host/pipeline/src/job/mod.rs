@@ -20,5 +20,5 @@ mod spec;
 pub use child::child_main;
 pub use event::{ArchiveSummary, BackupSummary, Event, InspectSummary, JobResult, LogLevel, RestoreSummary};
 pub use failure::{Failure, FailureKind};
-pub use parent::{RunOptions, run_job};
+pub use parent::{RunOptions, describe, run_job};
 pub use spec::{Job, JobSpec, RepositorySpec, RestoreSpec, RestoreTo, TargetSpec};

@@ -1,7 +1,8 @@
 //! What a job is told: everything, once, over its standard input.
 
 use backstay_core::{BackupId, Secret, TargetName, Timestamp};
-use backstay_sandbox::Grants;
+use super::LogLevel;
+use backstay_sandbox::{Grants, Limits};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -17,6 +18,13 @@ pub struct JobSpec {
     pub repository: Option<RepositorySpec>,
     /// Where compiled plugins are kept, mode 0700; made when absent.
     pub cache: PathBuf,
+    /// Log lines that matter less are not even made.
+    #[serde(default = "info")]
+    pub log_level: LogLevel,
+}
+
+fn info() -> LogLevel {
+    LogLevel::Info
 }
 
 /// What to do.
@@ -31,7 +39,11 @@ pub enum Job {
         method: Option<String>,
     },
     /// Follow the log until stopped.
-    Archive,
+    Archive {
+        /// The next piece may leave a gap: the way out once the database has dropped log
+        /// that was not archived. No recovery window reaches across it.
+        accept_gap: bool,
+    },
     /// Put a backup and its log into a folder.
     Restore(RestoreSpec),
 }
@@ -86,6 +98,9 @@ pub struct TargetSpec {
     pub settings: serde_json::Value,
     /// What the operator granted.
     pub grants: Grants,
+    /// Limits of the plugin.
+    #[serde(default)]
+    pub limits: Limits,
 }
 
 /// The repository a job works with.

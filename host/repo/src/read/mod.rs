@@ -95,7 +95,7 @@ impl SnapshotReader {
     /// # Errors
     /// [`RepoErrorKind::NotFound`] when there is no such file. The stream's errors carry a
     /// [`RepoError`] as their source.
-    pub async fn read(&self, path: &RelativePath) -> Result<impl Stream<Item = std::io::Result<Bytes>> + Send + Unpin + 'static> {
+    pub async fn read(&self, path: &RelativePath) -> Result<impl Stream<Item = std::io::Result<Bytes>> + Send + Unpin + use<>> {
         let (_, content) = self.file(path).await?;
         let mut windows: Vec<Vec<Place>> = Vec::new();
         let mut bytes = 0;

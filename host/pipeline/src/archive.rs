@@ -1,0 +1,132 @@
+//! Follows a database's log: every piece is durable before the plugin hears of it.
+
+use crate::{
+    backup::repository_of,
+    failure::log_to_engine,
+    job::{ArchiveSummary, Failure},
+    repository,
+    work::Work,
+};
+use async_trait::async_trait;
+use backstay_core::{Position, Segment, TargetName, Timestamp};
+use backstay_repo::{
+    Repository,
+    log::{CompactPolicy, LogChain},
+};
+use backstay_sandbox::{EngineError, LogSink, Reporter};
+use bytes::Bytes;
+use std::{
+    sync::{
+        Arc, Mutex as Lock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tokio::sync::Mutex;
+
+/// How often small pieces are merged. Readers cope with any number of them; this keeps LIST
+/// short, and a synchronous archiver may append hundreds a second.
+const COMPACT_EVERY: Duration = Duration::from_secs(60);
+/// How often the end of the log is confirmed while the database is idle.
+const CONFIRM_EVERY: Duration = Duration::from_secs(10);
+
+pub(crate) async fn run(work: &Work, accept_gap: bool) -> Result<ArchiveSummary, Failure> {
+    let target = &work.spec.target;
+    let spec = repository_of(&work.spec.repository)?;
+    let repository = repository::open(spec).await?;
+    let mut log = repository::open_log(&repository, &target.name).await?;
+    let mut tail = log.tail().cloned();
+    if accept_gap {
+        // The plugin starts where the database still has log, as if there were none here.
+        log.allow_gap();
+        tail = None;
+    }
+    let sink = Arc::new(Sink {
+        engine: target.engine.clone(),
+        log: Mutex::new(log),
+        tail: Lock::new(tail),
+        pieces: AtomicU64::new(0),
+        bytes: AtomicU64::new(0),
+        confirmed: Lock::new(None),
+        reporter: work.reporter.clone(),
+    });
+    let compactor = tokio::spawn(compact_forever(repository.clone(), target.name.clone(), work.reporter.clone()));
+    let done = work.plugin.archive(work.context("archive"), sink.clone()).await;
+    compactor.abort();
+    done?;
+    Ok(ArchiveSummary {
+        tail: sink.tail(),
+        pieces: sink.pieces.load(Ordering::Relaxed),
+        bytes: sink.bytes.load(Ordering::Relaxed),
+    })
+}
+
+/// Merges on a view of the log of its own, so that appending never waits for it.
+async fn compact_forever(repository: Repository, target: TargetName, clock: Arc<dyn Reporter>) {
+    loop {
+        tokio::time::sleep(COMPACT_EVERY).await;
+        let compacted = async {
+            let log = repository::open_log(&repository, &target).await?;
+            Ok::<_, Failure>(log.compact(&CompactPolicy::default(), clock.now()).await?)
+        };
+        match compacted.await {
+            Ok(report) => tracing::debug!(?report, "merged log pieces"),
+            Err(failure) => tracing::warn!("failed to merge log pieces, will try again: {failure}"),
+        }
+    }
+}
+
+/// The end of the log on the store.
+struct Sink {
+    engine: String,
+    log: Mutex<LogChain>,
+    tail: Lock<Option<Position>>,
+    pieces: AtomicU64,
+    bytes: AtomicU64,
+    confirmed: Lock<Option<Instant>>,
+    reporter: Arc<dyn Reporter>,
+}
+
+#[async_trait]
+impl LogSink for Sink {
+    async fn identify(&self, identity: &str) -> Result<(), EngineError> {
+        let mut log = self.log.lock().await;
+        log.identify(&self.engine, identity).await.map_err(|error| log_to_engine(&error))
+    }
+
+    fn tail(&self) -> Option<Position> {
+        self.tail.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    async fn append(&self, segment: Segment, body: Bytes) -> Result<(), EngineError> {
+        let mut log = self.log.lock().await;
+        let length = segment.length();
+        log.append(&segment, body).await.map_err(|error| log_to_engine(&error))?;
+        *self.tail.lock().unwrap_or_else(PoisonError::into_inner) = log.tail().cloned();
+        self.pieces.fetch_add(1, Ordering::Relaxed);
+        let bytes = self.bytes.fetch_add(length, Ordering::Relaxed) + length;
+        self.reporter.progress("archive", bytes, None);
+        Ok(())
+    }
+
+    async fn confirm(&self, at: Position, when: Timestamp) -> Result<(), EngineError> {
+        let due = {
+            let mut confirmed = self.confirmed.lock().unwrap_or_else(PoisonError::into_inner);
+            let due = confirmed.is_none_or(|last| last.elapsed() >= CONFIRM_EVERY);
+            if due {
+                *confirmed = Some(Instant::now());
+            }
+            due
+        };
+        if !due {
+            return Ok(());
+        }
+        let log = self.log.lock().await;
+        log.confirm(&at, when).await.map_err(|error| log_to_engine(&error))
+    }
+
+    async fn put_note(&self, name: &str, bytes: Bytes) -> Result<(), EngineError> {
+        let log = self.log.lock().await;
+        log.put_note(name, bytes).await.map_err(|error| log_to_engine(&error))
+    }
+}

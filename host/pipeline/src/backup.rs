@@ -1,0 +1,288 @@
+//! A backup: the plugin decides, this stores, and commits only what fits together.
+
+use crate::{
+    catalog,
+    failure::to_engine,
+    identity::Identity,
+    job::{BackupSummary, Failure, FailureKind, RepositorySpec},
+    repository,
+    work::{self, Work},
+};
+use async_trait::async_trait;
+use backstay_core::{Backup, BackupManifest, MANIFEST_PATH, RelativePath};
+use backstay_repo::{
+    BackupOptions, BackupSession, FileAttributes, RepoError, SnapshotMeta,
+    log::LogChain,
+};
+use backstay_sandbox::{
+    Attributes, BackupReport, BackupSink, Body, Description, EngineError, EngineErrorKind, Method, Node, NodeKind, Reporter,
+};
+use bytes::Bytes;
+use futures::stream;
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc, Mutex, PoisonError,
+    },
+};
+
+/// Random bytes in a backup's label.
+const LABEL_BYTES: usize = 8;
+
+pub(crate) async fn run(work: &Work, method: Option<String>) -> Result<BackupSummary, Failure> {
+    let target = &work.spec.target;
+    let description = work::describe(&work.plugin, work.reporter.clone()).await?;
+    let method = choose(&description, method.as_deref())?;
+    check_grants(work, &description, method)?;
+    let spec = repository_of(&work.spec.repository)?;
+    let repository = repository::open(spec).await?;
+    let log = repository::open_log(&repository, &target.name).await?;
+    let parent = catalog::backups(&repository, &target.name)
+        .await?
+        .into_iter()
+        .rfind(|backup| backup.manifest.method == method.name && backup.manifest.engine == target.engine);
+    let started = work.reporter.now();
+    let session = repository.backup(BackupOptions::default()).await?;
+    let sink = Arc::new(Sink::new(session, Identity::new(log, &target.engine), parent.as_ref()));
+    let label = format!("backstay {}", random_label()?);
+    let port: Arc<dyn BackupSink> = sink.clone();
+    let reported = work.plugin.backup(work.context("backup"), &method.name, &label, port).await;
+    let finished = work.reporter.now();
+    // The plugin's store is gone, and every other handle on the sink with it.
+    let Some(sink) = Arc::into_inner(sink) else {
+        return Err(Failure::new(FailureKind::Failed, "failed to close the backup: a plugin call outlived its plugin"));
+    };
+    let Sink { session, identity, stored, failed, .. } = sink;
+    let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let report = match (failed, reported) {
+        (None, Ok(report)) => report,
+        (failed, reported) => {
+            drop(session);
+            // What went wrong here is nearer to the cause than what the plugin made of it.
+            return Err(failed.unwrap_or_else(|| match reported {
+                Err(error) => error.into(),
+                Ok(_) => Failure::new(FailureKind::Failed, "failed to store a part of the backup"),
+            }));
+        }
+    };
+    let stored = stored.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let (known, log) = identity.into_parts();
+    if let Err(reason) = check_report(&report, &stored, known.as_deref(), &log) {
+        drop(session);
+        return Err(Failure::new(FailureKind::Failed, format!("plugin `{}` is not trustworthy: {reason}", target.engine))
+            .hint("no backup was made; tell the plugin's author"));
+    }
+    let manifest = BackupManifest {
+        format: 1,
+        target: target.name.clone(),
+        engine: description.name.clone(),
+        engine_version: description.version.clone(),
+        database_version: report.version,
+        identity: known.unwrap_or_default(),
+        method: method.name.clone(),
+        started,
+        finished,
+        start: report.start,
+        end: report.end,
+        log_from: report.log_from,
+        consistent_at: report.consistent_at,
+        main: report.main.into(),
+        volumes: report.volumes,
+        bytes: stored.bytes,
+        files: stored.files,
+        notes: report.notes,
+    };
+    commit(session, manifest, parent).await
+}
+
+async fn commit(
+    session: BackupSession,
+    manifest: BackupManifest,
+    parent: Option<Backup>,
+) -> Result<BackupSummary, Failure> {
+    let text = serde_json::to_vec_pretty(&manifest)
+        .map_err(|error| Failure::new(FailureKind::Failed, format!("failed to write the manifest: {error}")))?;
+    let path = RelativePath::new(MANIFEST_PATH)
+        .map_err(|error| Failure::new(FailureKind::Failed, error.to_string()))?;
+    let attributes = FileAttributes { mode: 0o600, modified: manifest.finished };
+    session.put_file(&path, attributes, stream::iter([Ok(Bytes::from(text))])).await?;
+    let meta = SnapshotMeta {
+        time: Some(manifest.finished),
+        paths: vec![format!("/{}", manifest.target)],
+        tags: vec![
+            format!("target={}", manifest.target),
+            format!("engine={}", manifest.engine),
+            format!("method={}", manifest.method),
+        ],
+        parent: parent.map(|parent| parent.id),
+        program_version: concat!("backstay ", env!("CARGO_PKG_VERSION")).to_owned(),
+        ..SnapshotMeta::default()
+    };
+    let committed = session.commit(meta).await?;
+    Ok(BackupSummary { id: committed.id, manifest, uploaded: committed.totals.uploaded })
+}
+
+pub(crate) fn repository_of(spec: &Option<RepositorySpec>) -> Result<&RepositorySpec, Failure> {
+    spec.as_ref().ok_or_else(|| Failure::new(FailureKind::Usage, "the job was given no repository"))
+}
+
+fn choose<'a>(description: &'a Description, wanted: Option<&str>) -> Result<&'a Method, Failure> {
+    let Some(wanted) = wanted else {
+        return description
+            .methods
+            .first()
+            .ok_or_else(|| Failure::new(FailureKind::Usage, "the engine has no backup method"));
+    };
+    description.methods.iter().find(|method| method.name == wanted).ok_or_else(|| {
+        let known: Vec<&str> = description.methods.iter().map(|method| method.name.as_str()).collect();
+        Failure::new(FailureKind::Usage, format!("engine `{}` has no method `{wanted}`", description.name))
+            .hint(format!("it has: {}", known.join(", ")))
+    })
+}
+
+/// A grant that is missing is found before anything is connected to.
+fn check_grants(work: &Work, description: &Description, method: &Method) -> Result<(), Failure> {
+    use backstay_sandbox::GrantKind;
+    let grants = &work.spec.target.grants;
+    for request in &description.grants {
+        let (table, granted) = match request.kind {
+            GrantKind::Endpoint => ("endpoints", grants.endpoints.contains_key(&request.name)),
+            GrantKind::Credential => ("credentials", grants.credentials.contains_key(&request.name)),
+            GrantKind::DirectoryRead | GrantKind::DirectoryWrite => {
+                ("directories", grants.directories.contains_key(&request.name))
+            }
+            GrantKind::Tool => ("tools", grants.tools.contains_key(&request.name)),
+        };
+        let needed = request.required || method.grants.contains(&request.name);
+        if needed && !granted {
+            return Err(Failure::new(
+                FailureKind::Usage,
+                format!("engine `{}` needs {table}.{} ({})", description.name, request.name, request.purpose),
+            )
+            .hint(format!("set targets.{}.grants.{table}.{}", work.spec.target.name, request.name)));
+        }
+    }
+    Ok(())
+}
+
+/// What the report says must fit what was stored and what the log knows.
+fn check_report(report: &BackupReport, stored: &Stored, known: Option<&str>, log: &LogChain) -> Result<(), String> {
+    if known.is_none() {
+        return Err("it never said which database it backed up".to_owned());
+    }
+    if stored.files == 0 {
+        return Err("it reports a backup without a single file".to_owned());
+    }
+    let names = std::iter::once(report.main.as_str()).chain(report.volumes.iter().map(|volume| volume.name.as_str()));
+    for name in names {
+        let below = format!("{name}/");
+        let there = stored.paths.range(below.clone()..).next().is_some_and(|path| path.starts_with(&below));
+        if !there && !stored.paths.contains(name) {
+            return Err(format!("it reports folder {name}, in which it stored nothing"));
+        }
+    }
+    if let (Some(tail), true) = (log.tail(), log.chain().gaps().is_empty()) {
+        // A backup cannot end on a branch that an archived one has left behind long ago:
+        // only epochs that are known, or newer ones, can come.
+        let unknown = log.chain().pieces(report.end.epoch).is_empty();
+        if unknown && report.end.epoch < tail.epoch && log.chain().epochs().any(|epoch| epoch < report.end.epoch) {
+            return Err(format!("it reports an end in epoch {}, which the log never saw", report.end.epoch));
+        }
+    }
+    Ok(())
+}
+
+fn random_label() -> Result<String, Failure> {
+    let mut bytes = [0; LABEL_BYTES];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| Failure::new(FailureKind::Failed, format!("failed to get random bytes: {error}")))?;
+    Ok(hex::encode(bytes))
+}
+
+/// What was stored so far.
+#[derive(Default)]
+struct Stored {
+    paths: BTreeSet<String>,
+    bytes: u64,
+    files: u64,
+}
+
+/// Where the plugin's bytes go.
+struct Sink {
+    session: BackupSession,
+    identity: Identity,
+    parent_notes: Option<String>,
+    stored: Mutex<Stored>,
+    /// The first failure of the repository: no backup after that, whatever the plugin says.
+    failed: Mutex<Option<Failure>>,
+}
+
+impl Sink {
+    fn new(session: BackupSession, identity: Identity, parent: Option<&Backup>) -> Self {
+        Self {
+            session,
+            identity,
+            parent_notes: parent.map(|parent| parent.manifest.notes.clone()),
+            stored: Mutex::default(),
+            failed: Mutex::default(),
+        }
+    }
+
+    fn poison(&self, error: RepoError) -> EngineError {
+        let told = to_engine(&error);
+        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        failed.get_or_insert_with(|| error.into());
+        told
+    }
+
+    fn note(&self, path: &RelativePath, bytes: Option<u64>) {
+        let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
+        stored.paths.insert(path.as_str().to_owned());
+        if let Some(bytes) = bytes {
+            stored.files += 1;
+            stored.bytes += bytes;
+        }
+    }
+}
+
+#[async_trait]
+impl BackupSink for Sink {
+    async fn identify(&self, identity: &str) -> Result<(), EngineError> {
+        self.identity.tell(identity).await
+    }
+
+    async fn put_file(&self, path: RelativePath, attributes: Attributes, body: Body) -> Result<u64, EngineError> {
+        refuse_reserved(&path)?;
+        let attributes = FileAttributes { mode: attributes.mode, modified: attributes.modified };
+        let stored = self.session.put_file(&path, attributes, body).await.map_err(|error| self.poison(error))?;
+        self.note(&path, Some(stored.bytes));
+        Ok(stored.bytes)
+    }
+
+    async fn put_node(&self, node: Node) -> Result<(), EngineError> {
+        refuse_reserved(&node.path)?;
+        let attributes = FileAttributes { mode: node.attributes.mode, modified: node.attributes.modified };
+        let put = match &node.kind {
+            NodeKind::Directory => self.session.put_directory(&node.path, attributes).await,
+            NodeKind::Symlink(target) => self.session.put_symlink(&node.path, target, node.attributes.modified).await,
+            NodeKind::File(_) => {
+                return Err(EngineError::new(EngineErrorKind::Internal, "a file needs bytes"));
+            }
+        };
+        put.map_err(|error| self.poison(error))?;
+        self.note(&node.path, None);
+        Ok(())
+    }
+
+    fn parent_notes(&self) -> Option<String> {
+        self.parent_notes.clone()
+    }
+}
+
+/// The manifest is the host's word.
+fn refuse_reserved(path: &RelativePath) -> Result<(), EngineError> {
+    if path.parts().next() == Some(".backstay") {
+        return Err(EngineError::new(EngineErrorKind::Internal, "the folder .backstay is the host's"));
+    }
+    Ok(())
+}

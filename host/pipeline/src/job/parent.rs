@@ -1,0 +1,247 @@
+//! The parent's side: starts a job's process, passes on what it says, and outlives it.
+
+use super::{
+    Event, Failure, FailureKind, Job, JobResult, JobSpec, RestoreSummary,
+    child::{Task, TaskResult},
+};
+use std::{path::PathBuf, process::ExitStatus, process::Stdio, time::Duration};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    process::{Child, ChildStdin, Command},
+    signal::unix::{SignalKind, signal},
+};
+
+/// Longest line a job may write: a plan with a hundred thousand pieces of log.
+const EVENT_BYTES_MAX: u64 = 64 << 20;
+/// How long a job has to end by itself after its last event.
+const EXIT_WAIT: Duration = Duration::from_secs(10);
+
+/// How jobs are started.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    /// The program to start with the one argument `job`; nothing: this very program.
+    pub program: Option<PathBuf>,
+    /// Whether SIGTERM and SIGINT of this process ask the job to wind down.
+    pub forward_signals: bool,
+}
+
+impl Default for RunOptions {
+    fn default() -> Self {
+        Self { program: None, forward_signals: true }
+    }
+}
+
+/// Runs one job in a process of its own and answers what came of it. Compiles the plugin
+/// first, in yet another process, when that was not done before.
+pub async fn run_job(
+    spec: JobSpec,
+    options: &RunOptions,
+    mut on_event: impl FnMut(Event),
+) -> Result<JobResult, Failure> {
+    let (plugin, cache) = (spec.target.plugin.clone(), spec.cache.clone());
+    ensure_compiled(plugin, cache, options, &mut on_event).await?;
+    let mut spec = spec;
+    // A restore is planned and shown by one process and performed by another: only the
+    // plan says which folders the second one needs the right to write to.
+    if let Job::Restore(restore) = &mut spec.job
+        && !restore.dry_run
+    {
+        restore.dry_run = true;
+        let JobResult::Restore(planned) = perform(&spec, options, &mut on_event).await? else {
+            return Err(confused());
+        };
+        pin(&mut spec.job, &planned);
+    }
+    perform(&spec, options, &mut on_event).await
+}
+
+async fn perform(
+    spec: &JobSpec,
+    options: &RunOptions,
+    on_event: &mut impl FnMut(Event),
+) -> Result<JobResult, Failure> {
+    match run_task(&Task::Job(Box::new(spec.clone())), options, on_event).await? {
+        TaskResult::Job(result) => Ok(*result),
+        TaskResult::Described(_) | TaskResult::Compiled => Err(confused()),
+    }
+}
+
+/// What was shown is what is done.
+fn pin(job: &mut Job, planned: &RestoreSummary) {
+    if let Job::Restore(restore) = job {
+        restore.dry_run = false;
+        restore.backup = Some(planned.plan.backup.clone());
+        restore.volumes =
+            planned.volumes.iter().map(|volume| (volume.name.clone(), PathBuf::from(&volume.location))).collect();
+    }
+}
+
+/// Asks a plugin who it is, in a process of its own.
+pub async fn describe(
+    plugin: PathBuf,
+    cache: PathBuf,
+    options: &RunOptions,
+) -> Result<backstay_sandbox::Description, Failure> {
+    ensure_compiled(plugin.clone(), cache.clone(), options, &mut |_| ()).await?;
+    match run_task(&Task::Describe { plugin, cache }, options, &mut |_| ()).await? {
+        TaskResult::Described(description) => Ok(*description),
+        TaskResult::Job(_) | TaskResult::Compiled => Err(confused()),
+    }
+}
+
+fn confused() -> Failure {
+    Failure::new(FailureKind::Failed, "the job process answered something else than was asked")
+}
+
+async fn ensure_compiled(
+    plugin: PathBuf,
+    cache: PathBuf,
+    options: &RunOptions,
+    on_event: &mut impl FnMut(Event),
+) -> Result<(), Failure> {
+    if backstay_sandbox::is_compiled(&plugin, &cache)? {
+        return Ok(());
+    }
+    on_event(Event::Progress { phase: "compile".to_owned(), done: 0, total: None });
+    let task = Task::Compile { plugin: plugin.clone(), cache };
+    let compiled = tokio::time::timeout(backstay_sandbox::COMPILE_WALL, run_task(&task, options, on_event));
+    match compiled.await {
+        Ok(result) => result.map(|_| ()),
+        Err(_) => Err(Failure::new(
+            FailureKind::Failed,
+            format!("failed to compile plugin {} within its time", plugin.display()),
+        )),
+    }
+}
+
+async fn run_task(
+    task: &Task,
+    options: &RunOptions,
+    on_event: &mut impl FnMut(Event),
+) -> Result<TaskResult, Failure> {
+    let mut child = start(options)?;
+    let stdin = child.stdin.take().ok_or_else(confused)?;
+    let stdout = child.stdout.take().ok_or_else(confused)?;
+    let mut reins = Reins { pipe: tell(stdin, task).await?, asked: false };
+    let mut lines = BufReader::with_capacity(64 << 10, stdout);
+    let mut signals = Signals::listen(options.forward_signals)?;
+    let mut outcome = None;
+    loop {
+        let mut line = Vec::new();
+        let mut bounded = (&mut lines).take(EVENT_BYTES_MAX);
+        let mut reading = std::pin::pin!(bounded.read_until(b'\n', &mut line));
+        let read = loop {
+            tokio::select! {
+                read = &mut reading => break read,
+                () = signals.next() => reins.ask_to_stop(&mut child).await,
+            }
+        };
+        if !matches!(read, Ok(1..)) || line.last() != Some(&b'\n') {
+            break;
+        }
+        match serde_json::from_slice(&line) {
+            Ok(super::child::Line::Event(event)) => on_event(event),
+            Ok(super::child::Line::Result(result)) => outcome = Some(Ok(result)),
+            Ok(super::child::Line::Failed(failure)) => outcome = Some(Err(failure)),
+            Err(_) => return Err(confused()),
+        }
+    }
+    drop(reins);
+    let status = match tokio::time::timeout(EXIT_WAIT, child.wait()).await {
+        Ok(status) => status.ok(),
+        Err(_) => {
+            let _ = child.kill().await;
+            None
+        }
+    };
+    outcome.unwrap_or_else(|| Err(died(status)))
+}
+
+fn start(options: &RunOptions) -> Result<Child, Failure> {
+    let failed = |error: std::io::Error| Failure::new(FailureKind::Failed, format!("failed to start the job process: {error}"));
+    let program = match &options.program {
+        Some(program) => program.clone(),
+        None => std::env::current_exe().map_err(failed)?,
+    };
+    Command::new(program)
+        .arg("job")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        // A Ctrl-C on the terminal reaches only this process, which passes it on in order.
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(failed)
+}
+
+async fn tell(mut stdin: ChildStdin, task: &Task) -> Result<ChildStdin, Failure> {
+    let failed = |error: &dyn std::fmt::Display| {
+        Failure::new(FailureKind::Failed, format!("failed to tell the job process what to do: {error}"))
+    };
+    let mut line = serde_json::to_vec(task).map_err(|error| failed(&error))?;
+    line.push(b'\n');
+    stdin.write_all(&line).await.map_err(|error| failed(&error))?;
+    stdin.flush().await.map_err(|error| failed(&error))?;
+    Ok(stdin)
+}
+
+/// The pipe to a job. Its end would tell the job that this process died.
+struct Reins {
+    pipe: ChildStdin,
+    asked: bool,
+}
+
+impl Reins {
+    /// The first request is a word; whoever asks again means it.
+    async fn ask_to_stop(&mut self, child: &mut Child) {
+        if std::mem::replace(&mut self.asked, true) {
+            let _ = child.start_kill();
+            return;
+        }
+        let told = async {
+            self.pipe.write_all(b"stop\n").await?;
+            self.pipe.flush().await
+        };
+        if told.await.is_err() {
+            tracing::debug!("the job ended before it was asked to stop");
+        }
+    }
+}
+
+struct Signals(Option<(tokio::signal::unix::Signal, tokio::signal::unix::Signal)>);
+
+impl Signals {
+    fn listen(wanted: bool) -> Result<Self, Failure> {
+        if !wanted {
+            return Ok(Self(None));
+        }
+        let failed = |error| Failure::new(FailureKind::Failed, format!("failed to listen for signals: {error}"));
+        let terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        let interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+        Ok(Self(Some((terminate, interrupt))))
+    }
+
+    async fn next(&mut self) {
+        let Some((terminate, interrupt)) = &mut self.0 else { return std::future::pending().await };
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    }
+}
+
+fn died(status: Option<ExitStatus>) -> Failure {
+    use std::os::unix::process::ExitStatusExt;
+    let how = match status {
+        Some(status) => match (status.signal(), status.code()) {
+            (Some(9), _) => "was killed (signal 9)".to_owned(),
+            (Some(signal), _) => format!("was ended by signal {signal}"),
+            (None, Some(code)) => format!("ended with code {code} and no answer"),
+            (None, None) => "ended with no answer".to_owned(),
+        },
+        None => "did not end by itself and was killed".to_owned(),
+    };
+    Failure::new(FailureKind::Failed, format!("the job process {how}"))
+        .hint("nothing half-written counts: run the command again; if it dies again, look for an out-of-memory kill in the system log")
+}

@@ -1,0 +1,199 @@
+//! A restore: plan, show, perform.
+
+use crate::{
+    backup::repository_of,
+    backup_source::Source,
+    catalog, confinement,
+    job::{Event, Failure, FailureKind, RestoreSpec, RestoreSummary, RestoreTo},
+    log_source::Stretch,
+    repository,
+    work::Work,
+};
+use backstay_core::{
+    Backup, Chain, Position, RestorePlan, RestoreRequest, Segment, Target, Volume,
+};
+use backstay_repo::{LockKind, Repository, log::LogChain};
+use backstay_sandbox::{JobContext, Place, RecoveryTarget, Reporter, RestoreJob};
+use std::{
+    path::Path,
+    sync::{Arc, atomic::Ordering},
+};
+
+pub(crate) async fn run(work: &Work, spec: &RestoreSpec) -> Result<RestoreSummary, Failure> {
+    let repository = repository::open(repository_of(&work.spec.repository)?).await?;
+    // Shared: nobody prunes what is being read.
+    let lock = repository.lock(LockKind::Shared).await?;
+    let result = with_lock(work, spec, &repository).await;
+    lock.release().await?;
+    result
+}
+
+async fn with_lock(work: &Work, spec: &RestoreSpec, repository: &Repository) -> Result<RestoreSummary, Failure> {
+    let target = &work.spec.target;
+    let backups = catalog::backups(repository, &target.name).await?;
+    let log = Arc::new(repository::open_log(repository, &target.name).await?);
+    let confirmed = log.confirmed().await?;
+    let request = RestoreRequest {
+        target: resolve(work, spec, &backups, &log).await?,
+        inclusive: spec.inclusive,
+        backup: spec.backup.clone(),
+        epoch: None,
+        now: work.reporter.now(),
+    };
+    let plan = RestorePlan::new(&backups, log.chain(), confirmed.as_ref(), &request)?;
+    let backup = backups
+        .into_iter()
+        .find(|backup| backup.id == plan.backup)
+        .ok_or_else(|| Failure::new(FailureKind::Failed, "the plan names a backup that is gone"))?;
+    let volumes = volumes(&backup, spec)?;
+    let mut summary = RestoreSummary {
+        plan,
+        dry_run: spec.dry_run,
+        volumes,
+        files: 0,
+        bytes: 0,
+        kept_bytes: 0,
+        log_bytes: 0,
+        finished: work.reporter.now(),
+        next_steps: Vec::new(),
+    };
+    if spec.dry_run {
+        work.reporter.event(Event::Plan(Box::new(summary.plan.clone())));
+        return Ok(summary);
+    }
+    perform(work, spec, repository, log, &backup, &mut summary).await?;
+    summary.finished = work.reporter.now();
+    Ok(summary)
+}
+
+async fn perform(
+    work: &Work,
+    spec: &RestoreSpec,
+    repository: &Repository,
+    log: Arc<LogChain>,
+    backup: &Backup,
+    summary: &mut RestoreSummary,
+) -> Result<(), Failure> {
+    let into = work
+        .opened
+        .restore_into
+        .clone()
+        .ok_or_else(|| Failure::new(FailureKind::Failed, "the folder to restore into was not opened"))?;
+    let reader = repository.open_snapshot(&backup.id).await?;
+    let notes = backup.manifest.notes.clone();
+    let source = Arc::new(Source::new(reader, notes, backup.manifest.bytes, work.reporter.clone()));
+    let plan = &summary.plan;
+    let stretch = Arc::new(Stretch::new(log, plan.pieces.clone()));
+    let job = RestoreJob {
+        target: native(&spec.to),
+        inclusive: spec.inclusive,
+        epoch: Some(plan.epoch),
+        volumes: summary.volumes.clone(),
+        delta: spec.delta,
+    };
+    let mut context = without_grants(work, "restore");
+    for volume in &summary.volumes {
+        context.directories.insert(volume.name.clone(), confinement::open_volume(Path::new(&volume.location))?);
+    }
+    let report = work.plugin.restore(context, job, source.clone(), Some(stretch.clone()), into).await?;
+    let placed = source.placed();
+    summary.files = placed.files;
+    summary.bytes = placed.bytes;
+    summary.kept_bytes = placed.kept_bytes;
+    summary.log_bytes = stretch.placed_bytes.load(Ordering::Relaxed);
+    summary.next_steps = report.next_steps;
+    Ok(())
+}
+
+/// A restore needs folders and bytes; it has no business with the database.
+fn without_grants(work: &Work, job: &'static str) -> JobContext {
+    let mut context = work.context(job);
+    context.grants = Default::default();
+    context.directories.clear();
+    context
+}
+
+fn native(to: &RestoreTo) -> RecoveryTarget {
+    match to {
+        RestoreTo::Latest => RecoveryTarget::Latest,
+        RestoreTo::BackupEnd => RecoveryTarget::BackupEnd,
+        RestoreTo::Time(time) => RecoveryTarget::Time(*time),
+        RestoreTo::Position(label) => RecoveryTarget::Position(label.clone()),
+        RestoreTo::Transaction(id) => RecoveryTarget::Transaction(id.clone()),
+        RestoreTo::Name(name) => RecoveryTarget::Name(name.clone()),
+    }
+}
+
+/// The backup's volumes with the chosen locations; where none was chosen, the original one.
+fn volumes(backup: &Backup, spec: &RestoreSpec) -> Result<Vec<Volume>, Failure> {
+    let known = &backup.manifest.volumes;
+    for name in spec.volumes.keys() {
+        if !known.iter().any(|volume| volume.name == *name || volume.title == *name) {
+            let names: Vec<&str> = known.iter().map(|volume| volume.title.as_str()).collect();
+            return Err(Failure::new(FailureKind::Usage, format!("backup {} has no volume `{name}`", backup.id.short()))
+                .hint(if names.is_empty() { "it has none".to_owned() } else { format!("it has: {}", names.join(", ")) }));
+        }
+    }
+    let chosen = known.iter().map(|volume| {
+        let location = spec.volumes.get(&volume.name).or_else(|| spec.volumes.get(&volume.title));
+        let location = location.map_or_else(|| volume.location.clone(), |path| path.display().to_string());
+        Volume { location, ..volume.clone() }
+    });
+    Ok(chosen.collect())
+}
+
+/// Positions, transactions and names mean something only to the engine.
+async fn resolve(work: &Work, spec: &RestoreSpec, backups: &[Backup], log: &Arc<LogChain>) -> Result<Target, Failure> {
+    let (label, kind) = match &spec.to {
+        RestoreTo::Latest => return Ok(Target::Latest),
+        RestoreTo::BackupEnd => return Ok(Target::BackupEnd),
+        RestoreTo::Time(time) => return Ok(Target::Time(*time)),
+        RestoreTo::Position(label) => {
+            let found = work.plugin.locate(without_grants(work, "locate"), native(&spec.to), None).await?;
+            return match found {
+                Some(place) => Ok(as_target(place, label)),
+                None => Err(Failure::new(FailureKind::Usage, format!("`{label}` is no position of this engine"))),
+            };
+        }
+        RestoreTo::Transaction(id) => (id, "transaction"),
+        RestoreTo::Name(name) => (name, "restore point"),
+    };
+    // Newest backup first: a name that was used twice means its last use.
+    for stretch in stretches(backups, log.chain()) {
+        work.reporter.progress("search", 0, None);
+        let source = Arc::new(Stretch::new(log.clone(), stretch));
+        let found = work.plugin.locate(without_grants(work, "locate"), native(&spec.to), Some(source)).await?;
+        if let Some(place) = found {
+            return Ok(as_target(place, label));
+        }
+    }
+    Err(Failure::new(FailureKind::OutsideWindow, format!("{kind} `{label}` is not in the archived log"))
+        .hint(format!("see `backstay window {}` for what the log covers", work.spec.target.name)))
+}
+
+fn as_target(place: Place, label: &str) -> Target {
+    Target::Place { epoch: place.epoch, offset: place.offset, label: label.to_owned() }
+}
+
+/// The log behind each backup up to the next one's end, on the newest line of history.
+fn stretches(backups: &[Backup], chain: &Chain) -> Vec<Vec<Segment>> {
+    let Some(newest) = chain.newest() else { return Vec::new() };
+    let line = chain.line(newest);
+    let mut starts: Vec<(&Position, &Position)> = backups
+        .iter()
+        .filter(|backup| line.spot(&backup.manifest.end).is_some())
+        .map(|backup| (&backup.manifest.log_from, &backup.manifest.end))
+        .collect();
+    starts.sort_by_key(|(_, end)| line.spot(end));
+    let mut stretches = Vec::new();
+    let mut until: Option<&Position> = None;
+    for (from, end) in starts.into_iter().rev() {
+        let Some(walk) = chain.walk(&line, from) else { continue };
+        let wanted = walk.pieces.iter().filter(|stride| {
+            until.is_none_or(|until| line.spot(&stride.piece.start).is_none_or(|at| Some(at) <= line.spot(until)))
+        });
+        stretches.push(wanted.map(|stride| stride.piece.clone()).collect());
+        until = Some(end);
+    }
+    stretches
+}
