@@ -161,6 +161,50 @@ fn a_backup_under_load_is_consistent_and_the_log_inside_is_enough() {
 }
 
 #[test]
+fn tablespaces_that_the_server_itself_leaves_out_are_told() {
+    if !cluster::version_is_at_least(15) {
+        return;
+    }
+    let settings = "allow_in_place_tablespaces = on".to_owned();
+    let cluster = Cluster::start(&Setup { settings, ..Setup::default() });
+    let target = tempfile::tempdir_in("/tmp").unwrap();
+    let host = NativeHost::install(grants(&cluster));
+    let sink = FolderSink::new(target.path().to_owned()) as Rc<dyn BackupSink>;
+    block_on(PostgreSql::backup(job(), sink.into())).unwrap();
+    let logged = host.logged.borrow();
+    assert!(logged.iter().any(|line| line.contains("allow_in_place_tablespaces")), "{logged:?}");
+}
+
+#[test]
+fn a_standby_can_be_backed_up_too() {
+    let primary = Cluster::start(&Setup::default());
+    primary.sql("CREATE TABLE t AS SELECT generate_series(1, 1000) n");
+    let target = tempfile::tempdir_in("/tmp").unwrap();
+    let first = target.path().join("first");
+    let from_primary = back_up(grants(&primary), &first).unwrap();
+    let standby = primary.standby(&first.join("data"));
+    primary.sql("INSERT INTO t SELECT generate_series(1, 500)");
+    // A base backup of a standby starts at its last restart point.
+    primary.sql("CHECKPOINT");
+    standby.wait_for(&primary);
+
+    NativeHost::install(grants(&standby));
+    let facts = block_on(PostgreSql::inspect()).unwrap();
+    assert_eq!(facts.role, "standby");
+
+    let second = target.path().join("second");
+    let report = back_up(grants(&standby), &second).unwrap();
+    assert!(report.end.offset >= report.start.offset);
+    assert!(report.start.offset >= from_primary.start.offset);
+    assert!(report.consistent_at.is_some());
+    verify(&second.join("data"));
+    for file in ["standby.signal", "postgresql.auto.conf"] {
+        let _ = std::fs::remove_file(second.join("data").join(file));
+    }
+    assert_eq!(ask_restored(&second.join("data"), "SELECT count(*) FROM t"), "1500");
+}
+
+#[test]
 fn what_the_server_cannot_do_is_told_with_a_way_out() {
     let minimal = Setup { settings: "wal_level = minimal\nmax_wal_senders = 0".to_owned(), ..Setup::default() };
     let target = tempfile::tempdir_in("/tmp").unwrap();

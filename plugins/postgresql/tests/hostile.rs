@@ -99,6 +99,7 @@ fn before_backup() -> Vec<Act> {
     acts.extend(answer(&[("wal_level", "replica")]));
     acts.extend(answer(&[("wal_segment_size", "16MB")]));
     acts.extend(answer(&[("data_directory_mode", "0700")]));
+    acts.extend(answer(&[("allow_in_place_tablespaces", "off")]));
     acts.extend(answer(&[("slot_name", "s")]));
     acts.push(Hear);
     acts.extend(row(&[("recptr", "0/2000028"), ("tli", "1")]));

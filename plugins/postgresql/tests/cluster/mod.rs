@@ -12,6 +12,14 @@ pub fn bin() -> PathBuf {
     std::env::var_os("BACKSTAY_TEST_PG_BIN").map_or_else(|| "/usr/lib/postgresql/15/bin".into(), PathBuf::from)
 }
 
+/// Whether the server programs are of this major version or a later one.
+pub fn version_is_at_least(major: u32) -> bool {
+    let output = run(Command::new(bin().join("postgres")).arg("--version"));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let number = text.split(')').nth(1).unwrap().trim().split(['.', 'b', 'd', 'r']).next().unwrap();
+    number.parse::<u32>().unwrap() >= major
+}
+
 /// Whether the server program was built with TLS; some embeddable builds are not.
 pub fn has_tls() -> bool {
     let program = std::fs::read(bin().join("postgres")).unwrap();
@@ -114,6 +122,42 @@ impl Cluster {
         cluster.sql("CREATE ROLE backup LOGIN REPLICATION PASSWORD 'secret'");
         cluster.sql("CREATE ROLE plain LOGIN PASSWORD 'secret'");
         cluster
+    }
+
+    /// A running standby of this cluster, made of a copy of its data folder.
+    pub fn standby(&self, data: &Path) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let standby = Self { folder, port };
+        run(Command::new("cp").arg("-r").arg(data).arg(standby.data()));
+        standby.append("standby.signal", "");
+        let folder = standby.path().display();
+        let conf = format!(
+            "port = {port}\nunix_socket_directories = '{folder}'\n\
+             primary_conninfo = 'host={} port={} user=postgres'\n",
+            self.path().display(),
+            self.port
+        );
+        standby.append("postgresql.auto.conf", &conf);
+        run(Command::new("chmod").arg("700").arg(standby.data()));
+        if is_root() {
+            run(Command::new("chown").args(["-R", "postgres"]).arg(standby.path()));
+        }
+        standby.pg_ctl(&["start"]);
+        standby
+    }
+
+    /// Waits until this standby has replayed what `primary` has written, restart point included.
+    pub fn wait_for(&self, primary: &Self) {
+        let end = primary.sql("SELECT pg_current_wal_flush_lsn()");
+        for _ in 0..300 {
+            if self.sql(&format!("SELECT pg_last_wal_replay_lsn() >= '{end}'")) == "t" {
+                self.sql("CHECKPOINT");
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        panic!("the standby does not catch up");
     }
 
     fn bin_has(&self, program: &str) -> bool {
