@@ -26,8 +26,15 @@ type Finishing<'w> = Pin<Box<dyn Future<Output = Result<()>> + 'w>>;
 /// What is being received.
 enum Part {
     Nothing,
-    Archive { tar: Decoder, root: Root, open: Option<OpenFile> },
+    Archive(Box<Archive>),
     Manifest { writer: FileWriter, bytes: Vec<u8> },
+}
+
+/// An archive that is being received.
+struct Archive {
+    tar: Decoder,
+    root: Root,
+    open: Option<OpenFile>,
 }
 
 /// Where an archive's files go.
@@ -118,7 +125,7 @@ impl<'w> Unpacker<'w> {
         };
         // The archive has entries for what is inside only.
         self.put_folder(root.stored.clone(), self.folder_mode, host::now()).await?;
-        self.part = Part::Archive { tar: Decoder::new(), root, open: None };
+        self.part = Part::Archive(Box::new(Archive { tar: Decoder::new(), root, open: None }));
         Ok(())
     }
 
@@ -145,7 +152,7 @@ impl<'w> Unpacker<'w> {
                 bytes.extend_from_slice(data);
                 writer.write(data).await
             }
-            Part::Archive { .. } => {
+            Part::Archive(_) => {
                 while let Some(event) = self.event(&mut data)? {
                     self.handle(event).await?;
                 }
@@ -156,15 +163,16 @@ impl<'w> Unpacker<'w> {
 
     fn event<'a>(&mut self, data: &mut &'a [u8]) -> Result<Option<Event<'a>>> {
         match &mut self.part {
-            Part::Archive { tar, .. } => tar.next(data).map_err(from_wire),
+            Part::Archive(archive) => archive.tar.next(data).map_err(from_wire),
             Part::Nothing | Part::Manifest { .. } => Ok(None),
         }
     }
 
     async fn handle(&mut self, event: Event<'_>) -> Result<()> {
-        let Part::Archive { root, open, .. } = &mut self.part else {
+        let Part::Archive(archive) = &mut self.part else {
             return Ok(());
         };
+        let Archive { root, open, .. } = archive.as_mut();
         match event {
             Event::Entry(entry) => {
                 let stored = format!("{}/{}", root.stored, entry.path);
@@ -233,8 +241,8 @@ impl<'w> Unpacker<'w> {
                     crc: 0,
                     kind,
                 };
-                if let Part::Archive { open, .. } = &mut self.part
-                    && open.replace(file).is_some()
+                if let Part::Archive(archive) = &mut self.part
+                    && archive.open.replace(file).is_some()
                 {
                     return Err(corrupt("the server's archive begins a file inside another".to_owned()));
                 }
@@ -275,11 +283,11 @@ impl<'w> Unpacker<'w> {
     pub(super) async fn end_part(&mut self) -> Result<()> {
         match std::mem::replace(&mut self.part, Part::Nothing) {
             Part::Nothing => Ok(()),
-            Part::Archive { tar, open, .. } => {
-                if open.is_some() {
+            Part::Archive(archive) => {
+                if archive.open.is_some() {
                     return Err(corrupt("the server's archive ends inside a file".to_owned()));
                 }
-                tar.finish().map_err(from_wire)
+                archive.tar.finish().map_err(from_wire)
             }
             Part::Manifest { writer, bytes } => {
                 self.manifest = Some(Manifest::parse(&bytes).map_err(from_wire)?);
