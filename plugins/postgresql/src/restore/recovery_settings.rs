@@ -149,13 +149,13 @@ fn quote(value: &str) -> String {
 
 /// Whether commits of a server with these settings wait for a standby.
 pub(super) fn waits_for_standby(text: &str) -> bool {
-    let values = text.lines().map(str::trim).filter(|line| setting_name(line) == "synchronous_standby_names");
+    let mut values = text.lines().map(str::trim).filter(|line| setting_name(line) == "synchronous_standby_names");
     let value = |line: &str| {
         let value = line.trim_start_matches(|c: char| c.is_ascii_alphanumeric() || c == '_');
         let value = value.trim_start().trim_start_matches('=').trim_start().to_owned();
         !value.is_empty() && !value.starts_with("''") && !value.starts_with('#')
     };
-    values.last().is_some_and(value)
+    values.next_back().is_some_and(value)
 }
 
 /// What the target asks the server for.

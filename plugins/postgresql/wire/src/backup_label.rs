@@ -33,25 +33,17 @@ impl BackupLabel {
     /// Reads the file.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         let text = String::from_utf8_lossy(bytes);
-        let line = |key: &str| {
-            text.lines()
-                .find_map(|line| line.strip_prefix(key)?.strip_prefix(": "))
-        };
-        let missing =
-            |key: &str| Error::malformed(format_args!("backup_label has no lawful line {key:?}"));
+        let line = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(": "));
+        let missing = |key: &str| Error::malformed(format_args!("backup_label has no lawful line {key:?}"));
         let required = |key| line(key).ok_or_else(|| missing(key));
         let lsn = |key, text: &str| text.parse::<Lsn>().map_err(|_error| missing(key));
 
         let key = "START WAL LOCATION";
-        let (start, file) = required(key)?
-            .split_once(" (file ")
-            .ok_or_else(|| missing(key))?;
+        let (start, file) = required(key)?.split_once(" (file ").ok_or_else(|| missing(key))?;
         let start_file = file.strip_suffix(')').ok_or_else(|| missing(key))?;
         let timeline = match line("START TIMELINE") {
             Some(timeline) => timeline.parse().ok(),
-            None => start_file
-                .get(..8)
-                .and_then(|digits| u32::from_str_radix(digits, 16).ok()),
+            None => start_file.get(..8).and_then(|digits| u32::from_str_radix(digits, 16).ok()),
         };
         Ok(Self {
             start: lsn(key, start)?,
@@ -62,9 +54,7 @@ impl BackupLabel {
             timeline: timeline.ok_or_else(|| missing("START TIMELINE"))?,
             label: line("LABEL").unwrap_or_default().to_owned(),
             time: line("START TIME").map(str::to_owned),
-            incremental_from: line("INCREMENTAL FROM LSN")
-                .map(|text| lsn("INCREMENTAL FROM LSN", text))
-                .transpose()?,
+            incremental_from: line("INCREMENTAL FROM LSN").map(|text| lsn("INCREMENTAL FROM LSN", text)).transpose()?,
         })
     }
 }

@@ -33,8 +33,7 @@ pub struct History {
 impl History {
     /// Reads the history file of `timeline`.
     pub fn parse(timeline: u32, bytes: &[u8]) -> Result<Self> {
-        let malformed =
-            |what: &str| Error::malformed(format_args!("{} {what}", file_name(timeline)));
+        let malformed = |what: &str| Error::malformed(format_args!("{} {what}", file_name(timeline)));
         let mut ancestors: Vec<Ancestor> = Vec::new();
         for line in bytes.split(|&byte| byte == b'\n') {
             let line = line.trim_ascii();
@@ -53,36 +52,21 @@ impl History {
             let (Some(ancestor), Some(end)) = (ancestor, end) else {
                 return Err(malformed("has a line that names no timeline and place"));
             };
-            if ancestors
-                .last()
-                .is_some_and(|last| last.timeline >= ancestor)
-            {
+            if ancestors.last().is_some_and(|last| last.timeline >= ancestor) {
                 return Err(malformed("names its timelines out of order"));
             }
-            ancestors.push(Ancestor {
-                timeline: ancestor,
-                end,
-            });
+            ancestors.push(Ancestor { timeline: ancestor, end });
         }
-        if ancestors
-            .last()
-            .is_some_and(|last| last.timeline >= timeline)
-        {
+        if ancestors.last().is_some_and(|last| last.timeline >= timeline) {
             return Err(malformed("names a timeline that is not older"));
         }
-        Ok(Self {
-            timeline,
-            ancestors,
-        })
+        Ok(Self { timeline, ancestors })
     }
 
     /// Where history left that ancestor; nothing when it is none.
     #[must_use]
     pub fn left(&self, timeline: u32) -> Option<Lsn> {
-        self.ancestors
-            .iter()
-            .find(|ancestor| ancestor.timeline == timeline)
-            .map(|ancestor| ancestor.end)
+        self.ancestors.iter().find(|ancestor| ancestor.timeline == timeline).map(|ancestor| ancestor.end)
     }
 }
 
@@ -96,14 +80,8 @@ pub fn file_name(timeline: u32) -> String {
 #[must_use]
 pub fn parse_file_name(name: &str) -> Option<u32> {
     let digits = name.strip_suffix(".history")?;
-    let lawful = digits.len() == 8
-        && digits
-            .bytes()
-            .all(|byte| matches!(byte, b'0'..=b'9' | b'A'..=b'F'));
-    lawful
-        .then(|| u32::from_str_radix(digits, 16).ok())
-        .flatten()
-        .filter(|&timeline| timeline > 0)
+    let lawful = digits.len() == 8 && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'A'..=b'F'));
+    lawful.then(|| u32::from_str_radix(digits, 16).ok()).flatten().filter(|&timeline| timeline > 0)
 }
 
 #[cfg(test)]
@@ -128,14 +106,7 @@ mod tests {
 
     #[test]
     fn lines_out_of_order_or_without_a_place_are_malformed() {
-        for bad in [
-            b"2\t0/1\tx\n1\t0/2\tx\n".as_slice(),
-            b"3\t0/1\tx\n",
-            b"1\n",
-            b"x\t0/1\n",
-            b"1\t01\n",
-            b"\xff\n",
-        ] {
+        for bad in [b"2\t0/1\tx\n1\t0/2\tx\n".as_slice(), b"3\t0/1\tx\n", b"1\n", b"x\t0/1\n", b"1\t01\n", b"\xff\n"] {
             assert!(History::parse(3, bad).is_err(), "{bad:?}");
         }
     }
@@ -144,13 +115,7 @@ mod tests {
     fn file_names_go_there_and_back() {
         assert_eq!(file_name(0x1f), "0000001F.history");
         assert_eq!(parse_file_name("0000001F.history"), Some(0x1f));
-        for bad in [
-            "0000001f.history",
-            "00000000.history",
-            "1.history",
-            "0000001F.backup",
-            "0000001é.history",
-        ] {
+        for bad in ["0000001f.history", "00000000.history", "1.history", "0000001F.backup", "0000001é.history"] {
             assert_eq!(parse_file_name(bad), None, "{bad}");
         }
     }

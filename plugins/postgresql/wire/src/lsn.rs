@@ -16,9 +16,7 @@ use crate::{Error, ErrorKind, Result};
 /// assert_eq!(lsn.to_string(), "16/B374D848");
 /// # Ok::<(), backstay_postgresql_wire::Error>(())
 /// ```
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Lsn(pub u64);
 
@@ -47,21 +45,13 @@ impl FromStr for Lsn {
 
     fn from_str(text: &str) -> Result<Self> {
         let half = |digits: &str| {
-            let lawful = (1..=8).contains(&digits.len())
-                && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-            lawful
-                .then(|| u64::from_str_radix(digits, 16).ok())
-                .flatten()
+            let lawful = (1..=8).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+            lawful.then(|| u64::from_str_radix(digits, 16).ok()).flatten()
         };
-        text.split_once('/')
-            .and_then(|(high, low)| Some(Self(half(high)? << 32 | half(low)?)))
-            .ok_or_else(|| {
-                Error::new(
-                    ErrorKind::BadArgument,
-                    format_args!("{text:?} is not a place in the log"),
-                )
+        text.split_once('/').and_then(|(high, low)| Some(Self(half(high)? << 32 | half(low)?))).ok_or_else(|| {
+            Error::new(ErrorKind::BadArgument, format_args!("{text:?} is not a place in the log"))
                 .with_hint("write it as PostgreSQL does, for example 0/3000028")
-            })
+        })
     }
 }
 
@@ -74,20 +64,7 @@ mod tests {
 
     #[test]
     fn what_is_no_place_is_refused() {
-        for bad in [
-            "",
-            "/",
-            "0/",
-            "/0",
-            "0",
-            "123456789/0",
-            "0/123456789",
-            "+1/0",
-            "0x1/0",
-            "0/G",
-            "0/0/0",
-            " 0/0",
-        ] {
+        for bad in ["", "/", "0/", "/0", "0", "123456789/0", "0/123456789", "+1/0", "0x1/0", "0/G", "0/0/0", " 0/0"] {
             assert!(bad.parse::<Lsn>().is_err(), "{bad}");
         }
         assert_eq!("ffffffff/ffffffff".parse::<Lsn>().unwrap(), Lsn(u64::MAX));

@@ -104,16 +104,11 @@ impl Manifest {
     /// Reads a manifest and checks its own checksum.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         if bytes.len() > MANIFEST_BYTES_MAX {
-            return Err(Error::too_large(format_args!(
-                "the backup manifest has {} bytes",
-                bytes.len()
-            )));
+            return Err(Error::too_large(format_args!("the backup manifest has {} bytes", bytes.len())));
         }
-        let malformed = |what: &dyn std::fmt::Display| {
-            Error::malformed(format_args!("the backup manifest {what}"))
-        };
-        let raw: RawManifest = serde_json::from_slice(bytes)
-            .map_err(|error| malformed(&format_args!("cannot be read: {error}")))?;
+        let malformed = |what: &dyn std::fmt::Display| Error::malformed(format_args!("the backup manifest {what}"));
+        let raw: RawManifest =
+            serde_json::from_slice(bytes).map_err(|error| malformed(&format_args!("cannot be read: {error}")))?;
         let body = bytes.trim_ascii_end();
         let last_line = body
             .iter()
@@ -121,13 +116,8 @@ impl Manifest {
             .map(|at| at + 1)
             .filter(|&at| body[at..].starts_with(b"\"Manifest-Checksum\""))
             .ok_or_else(|| malformed(&"does not end with its checksum"))?;
-        if !raw
-            .checksum
-            .eq_ignore_ascii_case(&checksum::hex(&Sha256::digest(&bytes[..last_line])))
-        {
-            return Err(Error::mismatch(
-                "the backup manifest does not have the checksum that it names",
-            ));
+        if !raw.checksum.eq_ignore_ascii_case(&checksum::hex(&Sha256::digest(&bytes[..last_line]))) {
+            return Err(Error::mismatch("the backup manifest does not have the checksum that it names"));
         }
         match (raw.version, raw.system_identifier) {
             (1, None) | (2, Some(_)) => {}
@@ -139,34 +129,19 @@ impl Manifest {
                 ));
             }
         }
-        let files = raw
-            .files
-            .into_iter()
-            .map(ManifestFile::from_raw)
-            .collect::<Result<Vec<_>>>()?;
+        let files = raw.files.into_iter().map(ManifestFile::from_raw).collect::<Result<Vec<_>>>()?;
         let mut paths: Vec<&[u8]> = files.iter().map(|file| file.path.as_slice()).collect();
         paths.sort_unstable();
         if let Some(twice) = paths.windows(2).find(|pair| pair[0] == pair[1]) {
-            return Err(malformed(&format_args!(
-                "names {:?} twice",
-                String::from_utf8_lossy(twice[0])
-            )));
+            return Err(malformed(&format_args!("names {:?} twice", String::from_utf8_lossy(twice[0]))));
         }
-        Ok(Self {
-            version: raw.version,
-            system_identifier: raw.system_identifier,
-            files,
-            wal_ranges: raw.wal_ranges,
-        })
+        Ok(Self { version: raw.version, system_identifier: raw.system_identifier, files, wal_ranges: raw.wal_ranges })
     }
 
     /// Writes the manifest as a server does, with its checksum.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut text = format!(
-            "{{ \"PostgreSQL-Backup-Manifest-Version\": {},\n",
-            self.version
-        );
+        let mut text = format!("{{ \"PostgreSQL-Backup-Manifest-Version\": {},\n", self.version);
         if let Some(identifier) = self.system_identifier {
             text.push_str(&format!("\"System-Identifier\": {identifier},\n"));
         }
@@ -202,9 +177,7 @@ impl Manifest {
             .files
             .iter_mut()
             .find(|file| file.path == path.as_bytes())
-            .ok_or_else(|| {
-                Error::mismatch(format_args!("the backup manifest does not name {path}"))
-            })?;
+            .ok_or_else(|| Error::mismatch(format_args!("the backup manifest does not name {path}")))?;
         file.size = contents.len() as u64;
         file.last_modified = utc::manifest_text(modified);
         if let Some(checksum) = &mut file.checksum {
@@ -219,8 +192,9 @@ impl ManifestFile {
         let malformed = |what: &str| Error::malformed(format_args!("the backup manifest {what}"));
         let path = match (raw.path, raw.encoded_path) {
             (Some(path), None) => path.into_bytes(),
-            (None, Some(encoded)) => checksum::unhex(&encoded)
-                .ok_or_else(|| malformed("has an encoded path that is not hexadecimal"))?,
+            (None, Some(encoded)) => {
+                checksum::unhex(&encoded).ok_or_else(|| malformed("has an encoded path that is not hexadecimal"))?
+            }
             _ => return Err(malformed("has a file without a path, or with two")),
         };
         let checksum = match (raw.algorithm, raw.checksum) {
@@ -228,27 +202,15 @@ impl ManifestFile {
             (Some(algorithm), Some(value)) => Some(Checksum::parse(&algorithm, &value)?),
             _ => return Err(malformed("has half a checksum")),
         };
-        Ok(Self {
-            path,
-            size: raw.size,
-            last_modified: raw.last_modified.unwrap_or_default(),
-            checksum,
-        })
+        Ok(Self { path, size: raw.size, last_modified: raw.last_modified.unwrap_or_default(), checksum })
     }
 
     fn write(&self, text: &mut String) {
         match std::str::from_utf8(&self.path) {
             Ok(path) => text.push_str(&format!("{{ \"Path\": {}, ", json_text(path))),
-            Err(_) => text.push_str(&format!(
-                "{{ \"Encoded-Path\": \"{}\", ",
-                checksum::hex(&self.path)
-            )),
+            Err(_) => text.push_str(&format!("{{ \"Encoded-Path\": \"{}\", ", checksum::hex(&self.path))),
         }
-        text.push_str(&format!(
-            "\"Size\": {}, \"Last-Modified\": {}",
-            self.size,
-            json_text(&self.last_modified)
-        ));
+        text.push_str(&format!("\"Size\": {}, \"Last-Modified\": {}", self.size, json_text(&self.last_modified)));
         if let Some(checksum) = &self.checksum {
             text.push_str(&format!(
                 ", \"Checksum-Algorithm\": \"{}\", \"Checksum\": \"{}\"",

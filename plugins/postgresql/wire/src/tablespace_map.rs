@@ -43,34 +43,19 @@ fn finish_line(line: &mut Vec<u8>, all: &mut Vec<Tablespace>) -> Result<()> {
     if line.is_empty() {
         return Ok(());
     }
-    let malformed = || {
-        Error::malformed(format_args!(
-            "tablespace_map has the unlawful line {:?}",
-            String::from_utf8_lossy(&line)
-        ))
-    };
-    let text = std::str::from_utf8(&line).map_err(|_error| {
-        Error::new(
-            ErrorKind::Unsupported,
-            "tablespace_map has a path that is not UTF-8",
-        )
-    })?;
+    let malformed =
+        || Error::malformed(format_args!("tablespace_map has the unlawful line {:?}", String::from_utf8_lossy(&line)));
+    let text = std::str::from_utf8(&line)
+        .map_err(|_error| Error::new(ErrorKind::Unsupported, "tablespace_map has a path that is not UTF-8"))?;
     let (oid, location) = text.split_once(' ').ok_or_else(malformed)?;
-    let oid = oid
-        .parse()
-        .ok()
-        .filter(|&oid| oid > 0)
-        .ok_or_else(malformed)?;
+    let oid = oid.parse().ok().filter(|&oid| oid > 0).ok_or_else(malformed)?;
     if !location.starts_with('/') || location.contains('\0') {
         return Err(malformed());
     }
     if all.iter().any(|one| one.oid == oid) {
         return Err(malformed());
     }
-    all.push(Tablespace {
-        oid,
-        location: location.to_owned(),
-    });
+    all.push(Tablespace { oid, location: location.to_owned() });
     Ok(())
 }
 
@@ -108,15 +93,7 @@ mod tests {
 
     #[test]
     fn other_lines_are_malformed() {
-        for bad in [
-            b"x /a\n".as_slice(),
-            b"1\n",
-            b"0 /a\n",
-            b"1 a\n",
-            b"1 /a\\",
-            b"1 /a\n1 /b\n",
-            b"1 /\xff\n",
-        ] {
+        for bad in [b"x /a\n".as_slice(), b"1\n", b"0 /a\n", b"1 a\n", b"1 /a\\", b"1 /a\n1 /b\n", b"1 /\xff\n"] {
             assert!(parse(bad).is_err(), "{bad:?}");
         }
     }

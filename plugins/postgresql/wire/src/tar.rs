@@ -104,12 +104,7 @@ impl Decoder {
     /// A decoder at the start of an archive.
     #[must_use]
     pub fn new() -> Self {
-        Self {
-            state: State::Header,
-            held: Vec::new(),
-            zero_blocks: 0,
-            overrides: Overrides::default(),
-        }
+        Self { state: State::Header, held: Vec::new(), zero_blocks: 0, overrides: Overrides::default() }
     }
 
     /// The next event in `input`, which moves on behind what was read. Nothing: all of
@@ -134,10 +129,7 @@ impl Decoder {
                         return Ok(None);
                     }
                     let data = take(input, left);
-                    self.state = State::Body {
-                        left: left - data.len() as u64,
-                        padding,
-                    };
+                    self.state = State::Body { left: left - data.len() as u64, padding };
                     return Ok(Some(Event::Data(data)));
                 }
                 State::BodyEnd { padding } => {
@@ -152,20 +144,12 @@ impl Decoder {
                     }
                     self.state = State::Header;
                 }
-                State::Extension {
-                    kind,
-                    left,
-                    padding,
-                } => {
+                State::Extension { kind, left, padding } => {
                     let part = take(input, left as u64);
                     self.held.extend_from_slice(part);
                     let left = left - part.len();
                     if left > 0 {
-                        self.state = State::Extension {
-                            kind,
-                            left,
-                            padding,
-                        };
+                        self.state = State::Extension { kind, left, padding };
                         return Ok(None);
                     }
                     let body = std::mem::take(&mut self.held);
@@ -213,9 +197,7 @@ impl Decoder {
     fn header<'a>(&mut self, block: &[u8; BLOCK_BYTES]) -> Result<Option<Event<'a>>> {
         if block.iter().all(|&byte| byte == 0) {
             if !self.overrides.is_empty() {
-                return Err(Error::malformed(
-                    "the archive ends behind a long name without an entry",
-                ));
+                return Err(Error::malformed("the archive ends behind a long name without an entry"));
             }
             self.zero_blocks += 1;
             if self.zero_blocks == 2 {
@@ -228,10 +210,7 @@ impl Decoder {
             return Err(Error::malformed("the archive goes on behind a zero block"));
         }
         check_sum(block)?;
-        let size = self
-            .overrides
-            .size
-            .map_or_else(|| number("size", &block[124..136]), Ok)?;
+        let size = self.overrides.size.map_or_else(|| number("size", &block[124..136]), Ok)?;
         let padding = size.wrapping_neg() % BLOCK_BYTES as u64;
         let flag = block[156];
         if let b'L' | b'K' | b'x' | b'g' = flag {
@@ -256,31 +235,21 @@ impl Decoder {
             _ if is_folder => EntryKind::Directory,
             b'0' | b'7' | 0 => EntryKind::File,
             b'2' => {
-                let link = overrides
-                    .link
-                    .unwrap_or_else(|| text(&block[157..257]).to_vec());
+                let link = overrides.link.unwrap_or_else(|| text(&block[157..257]).to_vec());
                 EntryKind::Symlink(utf8("link target", link)?)
             }
             other => {
                 return Err(Error::new(
                     ErrorKind::Unsupported,
-                    format_args!(
-                        "the archive has {path:?}, an entry of the unknown kind {:?}",
-                        char::from(other)
-                    ),
+                    format_args!("the archive has {path:?}, an entry of the unknown kind {:?}", char::from(other)),
                 ));
             }
         };
         let mode = number("mode", &block[100..108])? & 0o7777;
-        let mtime = overrides
-            .mtime
-            .map_or_else(|| number_or_negative("time", &block[136..148]), Ok)?;
+        let mtime = overrides.mtime.map_or_else(|| number_or_negative("time", &block[136..148]), Ok)?;
         let size = if kind == EntryKind::File { size } else { 0 };
         self.state = if kind == EntryKind::File {
-            State::Body {
-                left: size,
-                padding,
-            }
+            State::Body { left: size, padding }
         } else {
             // Folders and links have no body, whatever their header claims.
             State::Header
@@ -299,11 +268,7 @@ impl Decoder {
         match kind {
             b'L' | b'K' => {
                 body.truncate(text(&body).len());
-                let place = if kind == b'L' {
-                    &mut self.overrides.path
-                } else {
-                    &mut self.overrides.link
-                };
+                let place = if kind == b'L' { &mut self.overrides.path } else { &mut self.overrides.link };
                 *place = Some(body);
                 Ok(())
             }
@@ -317,35 +282,24 @@ impl Decoder {
     fn pax(&mut self, mut body: &[u8]) -> Result<()> {
         let malformed = || Error::malformed("the archive has a pax record that does not add up");
         while !body.is_empty() {
-            let space = body
-                .iter()
-                .take(20)
-                .position(|&byte| byte == b' ')
-                .ok_or_else(malformed)?;
+            let space = body.iter().take(20).position(|&byte| byte == b' ').ok_or_else(malformed)?;
             let length: usize = std::str::from_utf8(&body[..space])
                 .ok()
                 .and_then(|digits| digits.parse().ok())
                 .ok_or_else(malformed)?;
             let record = body.get(space + 1..length).ok_or_else(malformed)?;
             let record = record.strip_suffix(b"\n").ok_or_else(malformed)?;
-            let equals = record
-                .iter()
-                .position(|&byte| byte == b'=')
-                .ok_or_else(malformed)?;
+            let equals = record.iter().position(|&byte| byte == b'=').ok_or_else(malformed)?;
             let (key, value) = (&record[..equals], &record[equals + 1..]);
             let decimal = || {
                 let whole = value.split(|&byte| byte == b'.').next().unwrap_or(value);
-                std::str::from_utf8(whole)
-                    .ok()
-                    .and_then(|digits| digits.parse::<i64>().ok())
-                    .ok_or_else(malformed)
+                std::str::from_utf8(whole).ok().and_then(|digits| digits.parse::<i64>().ok()).ok_or_else(malformed)
             };
             match key {
                 b"path" => self.overrides.path = Some(value.to_vec()),
                 b"linkpath" => self.overrides.link = Some(value.to_vec()),
                 b"size" => {
-                    self.overrides.size =
-                        Some(u64::try_from(decimal()?).map_err(|_negative| malformed())?);
+                    self.overrides.size = Some(u64::try_from(decimal()?).map_err(|_negative| malformed())?);
                 }
                 b"mtime" => self.overrides.mtime = Some(decimal()?.max(0).unsigned_abs()),
                 _ => {}
@@ -378,11 +332,7 @@ fn text(field: &[u8]) -> &[u8] {
 fn ustar_name(block: &[u8; BLOCK_BYTES]) -> Vec<u8> {
     let name = text(&block[..100]);
     // GNU's own format (`ustar  `) keeps times where POSIX has the prefix.
-    let prefix = if block[257..263] == *b"ustar\0" {
-        text(&block[345..500])
-    } else {
-        b""
-    };
+    let prefix = if block[257..263] == *b"ustar\0" { text(&block[345..500]) } else { b"" };
     if prefix.is_empty() {
         return name.to_vec();
     }
@@ -393,10 +343,7 @@ fn utf8(what: &str, bytes: Vec<u8>) -> Result<String> {
     String::from_utf8(bytes).map_err(|error| {
         Error::new(
             ErrorKind::Unsupported,
-            format_args!(
-                "the archive has a {what} that is not UTF-8: {:?}",
-                String::from_utf8_lossy(error.as_bytes())
-            ),
+            format_args!("the archive has a {what} that is not UTF-8: {:?}", String::from_utf8_lossy(error.as_bytes())),
         )
         .with_hint("rename the file on the server")
     })
@@ -410,9 +357,7 @@ fn path(name: &[u8]) -> Result<String> {
     let name = name.strip_suffix(b"/").unwrap_or(name);
     let lawful = name.len() <= TAR_PATH_BYTES_MAX
         && !name.contains(&0)
-        && name
-            .split(|&byte| byte == b'/')
-            .all(|part| !matches!(part, b"" | b"." | b".."));
+        && name.split(|&byte| byte == b'/').all(|part| !matches!(part, b"" | b"." | b".."));
     if lawful {
         return utf8("path", name.to_vec());
     }
@@ -424,11 +369,7 @@ fn path(name: &[u8]) -> Result<String> {
 
 /// Octal digits, or a big-endian number behind a first byte of 0x80 (GNU's base-256).
 fn number(what: &str, field: &[u8]) -> Result<u64> {
-    let malformed = || {
-        Error::malformed(format_args!(
-            "the archive has a header whose {what} is no number"
-        ))
-    };
+    let malformed = || Error::malformed(format_args!("the archive has a header whose {what} is no number"));
     if field[0] & 0x80 != 0 {
         let first = u64::from(field[0] & 0x7f);
         return field[1..].iter().try_fold(first, |sum, &byte| {
@@ -440,10 +381,7 @@ fn number(what: &str, field: &[u8]) -> Result<u64> {
     }
     let field = text(field).trim_ascii();
     field.iter().try_fold(0u64, |sum, &byte| match byte {
-        b'0'..=b'7' => sum
-            .checked_mul(8)
-            .map(|sum| sum | u64::from(byte - b'0'))
-            .ok_or_else(malformed),
+        b'0'..=b'7' => sum.checked_mul(8).map(|sum| sum | u64::from(byte - b'0')).ok_or_else(malformed),
         _ => Err(malformed()),
     })
 }
@@ -461,20 +399,12 @@ fn check_sum(block: &[u8; BLOCK_BYTES]) -> Result<()> {
     let sum: u64 = block
         .iter()
         .enumerate()
-        .map(|(at, &byte)| {
-            if (148..156).contains(&at) {
-                u64::from(b' ')
-            } else {
-                u64::from(byte)
-            }
-        })
+        .map(|(at, &byte)| if (148..156).contains(&at) { u64::from(b' ') } else { u64::from(byte) })
         .sum();
     if sum == stored {
         return Ok(());
     }
-    Err(Error::malformed(
-        "the archive has a header whose checksum is wrong",
-    ))
+    Err(Error::malformed("the archive has a header whose checksum is wrong"))
 }
 
 #[cfg(test)]

@@ -21,12 +21,7 @@ fn date(days: u64) -> (u64, u64, u64) {
 fn seconds_text(seconds: u64) -> String {
     let (year, month, day) = date(seconds / 86_400);
     let of_day = seconds % 86_400;
-    format!(
-        "{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}",
-        of_day / 3600,
-        of_day / 60 % 60,
-        of_day % 60
-    )
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}", of_day / 3600, of_day / 60 % 60, of_day % 60)
 }
 
 /// As a setting or an SQL literal has it, from microseconds since 1970:
@@ -59,14 +54,8 @@ mod tests {
         assert_eq!(manifest_text(951_782_400), "2000-02-29 00:00:00 GMT");
         assert_eq!(manifest_text(4_107_542_399), "2100-02-28 23:59:59 GMT");
         assert_eq!(manifest_text(4_107_542_400), "2100-03-01 00:00:00 GMT");
-        assert_eq!(
-            setting_text(1_795_383_188_000_001),
-            "2026-11-22 21:33:08.000001+00"
-        );
-        assert_eq!(
-            setting_text(1_795_383_188_000_000),
-            "2026-11-22 21:33:08+00"
-        );
+        assert_eq!(setting_text(1_795_383_188_000_001), "2026-11-22 21:33:08.000001+00");
+        assert_eq!(setting_text(1_795_383_188_000_000), "2026-11-22 21:33:08+00");
         assert_eq!(setting_text(u64::MAX), "294276-12-31 23:59:59.999999+00");
     }
 }

@@ -23,9 +23,7 @@ pub fn is_segment_size(bytes: u64) -> bool {
 
 /// Reads what `SHOW wal_segment_size` answers: `16MB`, `1GB`.
 pub fn parse_segment_size(text: &str) -> Result<u64> {
-    let split = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let unit: u64 = match &text[split..] {
         "" | "B" => 1,
         "kB" => 1 << 10,
@@ -62,39 +60,26 @@ impl WalFile {
                 format_args!("{segment_bytes} is not a size of log segments"),
             ));
         }
-        Ok(Self {
-            timeline,
-            segment: lsn / segment_bytes,
-            segment_bytes,
-        })
+        Ok(Self { timeline, segment: lsn / segment_bytes, segment_bytes })
     }
 
     /// Reads a file's name, without any suffix.
     pub fn parse(name: &str, segment_bytes: u64) -> Result<Self> {
         let malformed = || Error::malformed(format_args!("{name:?} is not the name of a log file"));
         let lawful = name.len() == 24
-            && name
-                .bytes()
-                .all(|byte| matches!(byte, b'0'..=b'9' | b'A'..=b'F'))
+            && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'A'..=b'F'))
             && is_segment_size(segment_bytes);
         if !lawful {
             return Err(malformed());
         }
-        let part = |range| {
-            name.get(range)
-                .and_then(|digits| u32::from_str_radix(digits, 16).ok())
-                .ok_or_else(malformed)
-        };
+        let part =
+            |range| name.get(range).and_then(|digits| u32::from_str_radix(digits, 16).ok()).ok_or_else(malformed);
         let (timeline, high, low) = (part(0..8)?, part(8..16)?, part(16..24)?);
         let per_high = (1 << 32) / segment_bytes;
         if timeline == 0 || u64::from(low) >= per_high {
             return Err(malformed());
         }
-        Ok(Self {
-            timeline,
-            segment: u64::from(high) * per_high + u64::from(low),
-            segment_bytes,
-        })
+        Ok(Self { timeline, segment: u64::from(high) * per_high + u64::from(low), segment_bytes })
     }
 
     /// Where its first byte lies in the log.
@@ -113,13 +98,7 @@ impl WalFile {
 impl fmt::Display for WalFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let per_high = (1 << 32) / self.segment_bytes;
-        write!(
-            f,
-            "{:08X}{:08X}{:08X}",
-            self.timeline,
-            self.segment / per_high,
-            self.segment % per_high
-        )
+        write!(f, "{:08X}{:08X}{:08X}", self.timeline, self.segment / per_high, self.segment % per_high)
     }
 }
 
@@ -142,16 +121,7 @@ mod tests {
     fn sizes_are_read_as_the_server_shows_them() {
         assert_eq!(parse_segment_size("16MB").unwrap(), 16 << 20);
         assert_eq!(parse_segment_size("1GB").unwrap(), 1 << 30);
-        for bad in [
-            "",
-            "16",
-            "3MB",
-            "2GB",
-            "512kB",
-            "MB",
-            "16 MB",
-            "99999999999999999999GB",
-        ] {
+        for bad in ["", "16", "3MB", "2GB", "512kB", "MB", "16 MB", "99999999999999999999GB"] {
             assert!(parse_segment_size(bad).is_err(), "{bad}");
         }
     }

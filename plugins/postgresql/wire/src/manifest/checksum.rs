@@ -122,9 +122,7 @@ impl Checksum {
         };
         match unhex(value) {
             Some(value) if value.len() == bytes => Ok(Self { algorithm, value }),
-            _ => Err(Error::malformed(format_args!(
-                "the backup manifest has {value:?} as a checksum"
-            ))),
+            _ => Err(Error::malformed(format_args!("the backup manifest has {value:?} as a checksum"))),
         }
     }
 }

@@ -28,11 +28,7 @@ fn sample() -> Manifest {
                 checksum: None,
             },
         ],
-        wal_ranges: vec![WalRange {
-            timeline: 1,
-            start: Lsn(0x200_0028),
-            end: Lsn(0x200_0100),
-        }],
+        wal_ranges: vec![WalRange { timeline: 1, start: Lsn(0x200_0028), end: Lsn(0x200_0100) }],
     }
 }
 

@@ -13,10 +13,7 @@ struct Seen {
 
 fn decode(archive: &[u8], piece: usize) -> Result<Seen> {
     let mut decoder = Decoder::new();
-    let mut seen = Seen {
-        entries: Vec::new(),
-        ended: false,
-    };
+    let mut seen = Seen { entries: Vec::new(), ended: false };
     let mut open = false;
     for mut input in archive.chunks(piece.max(1)) {
         while let Some(event) = decoder.next(&mut input)? {
@@ -85,21 +82,14 @@ fn files_folders_and_links_are_told_apart() {
     archive.resize(archive.len() + 2 * BLOCK_BYTES, 0);
     let seen = decode(&archive, 100).unwrap();
     assert!(seen.ended);
-    let kinds: Vec<_> = seen
-        .entries
-        .iter()
-        .map(|(entry, data)| (entry.path.as_str(), entry.kind.clone(), data.as_slice()))
-        .collect();
+    let kinds: Vec<_> =
+        seen.entries.iter().map(|(entry, data)| (entry.path.as_str(), entry.kind.clone(), data.as_slice())).collect();
     assert_eq!(
         kinds,
         [
             ("base/1/PG_VERSION", EntryKind::File, b"15\n".as_slice()),
             ("base/1", EntryKind::Directory, b""),
-            (
-                "pg_tblspc/16384",
-                EntryKind::Symlink("/srv/fast".into()),
-                b""
-            ),
+            ("pg_tblspc/16384", EntryKind::Symlink("/srv/fast".into()), b""),
             ("empty", EntryKind::File, b""),
         ]
     );
@@ -162,10 +152,7 @@ fn paths_that_leave_the_folder_are_refused() {
     for bad in ["/etc/passwd", "a/../../b", "..", "a//b", "", "."] {
         assert!(decode(&file(bad.as_bytes(), b""), 512).is_err(), "{bad}");
     }
-    assert_eq!(
-        decode(&file(b"./a", b""), 512).unwrap().entries[0].0.path,
-        "a"
-    );
+    assert_eq!(decode(&file(b"./a", b""), 512).unwrap().entries[0].0.path, "a");
 }
 
 #[test]
@@ -192,10 +179,7 @@ fn archives_of_the_systems_tar_are_understood() {
         let seen = decode(&archive.stdout, 1000).unwrap();
         assert!(seen.ended);
         let (entry, data) = seen.entries.last().unwrap();
-        assert_eq!(
-            entry.path,
-            format!("{}/{}/file", "x".repeat(90), "y".repeat(90))
-        );
+        assert_eq!(entry.path, format!("{}/{}/file", "x".repeat(90), "y".repeat(90)));
         assert_eq!(data, &[9; 10_000]);
     }
     std::fs::remove_dir_all(&folder).unwrap();

@@ -95,11 +95,7 @@ impl Gatherer {
             skip: 0,
             buffer: [0; FIELD_BYTES_MAX],
             // As of 18 the object's number has 64 bits.
-            statistics_item_bytes: if major_version(magic) >= Some(18) {
-                16
-            } else {
-                12
-            },
+            statistics_item_bytes: if major_version(magic) >= Some(18) { 16 } else { 12 },
             xid,
             time: 0,
             xinfo: 0,
@@ -191,18 +187,9 @@ impl Gatherer {
 
     /// Moves on to the list that comes after the one `flag` announces, or to what follows them.
     fn list_after(&mut self, flag: u32) {
-        const LISTS: [u32; 5] = [
-            XINFO_DATABASE,
-            XINFO_SUBTRANSACTIONS,
-            XINFO_RELATIONS,
-            XINFO_DROPPED_STATISTICS,
-            XINFO_INVALIDATIONS,
-        ];
-        let next = LISTS
-            .iter()
-            .skip_while(|&&list| list != flag)
-            .skip(1)
-            .find(|&&list| self.xinfo & list != 0);
+        const LISTS: [u32; 5] =
+            [XINFO_DATABASE, XINFO_SUBTRANSACTIONS, XINFO_RELATIONS, XINFO_DROPPED_STATISTICS, XINFO_INVALIDATIONS];
+        let next = LISTS.iter().skip_while(|&&list| list != flag).skip(1).find(|&&list| self.xinfo & list != 0);
         match next {
             Some(&list) => self.want(Field::Count(list), 4),
             None if self.xinfo & XINFO_TWO_PHASE != 0 => self.want(Field::TwoPhase, 4),
@@ -244,9 +231,7 @@ impl Gatherer {
                     time: self.time_at(0),
                 })
             }
-            Kind::BackupEnd => Some(Detail::BackupEnd {
-                start: self.u64_at(0),
-            }),
+            Kind::BackupEnd => Some(Detail::BackupEnd { start: self.u64_at(0) }),
             Kind::Commit { prepared } | Kind::Abort { prepared } => {
                 self.time = self.time_at(0);
                 if prepared && self.has_info {

@@ -67,38 +67,22 @@ fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
 
 /// How long the header is whose first bytes (at least four) these are.
 pub(super) fn header_bytes(first: &[u8]) -> usize {
-    if u16::from_le_bytes(array(first, 2)) & LONG_HEADER != 0 {
-        LONG_HEADER_BYTES
-    } else {
-        SHORT_HEADER_BYTES
-    }
+    if u16::from_le_bytes(array(first, 2)) & LONG_HEADER != 0 { LONG_HEADER_BYTES } else { SHORT_HEADER_BYTES }
 }
 
 impl PageHeader {
     /// Reads the header of the page at `address`: 24 bytes, 40 for a long one.
     pub fn parse(bytes: &[u8], address: u64) -> Result<Self> {
-        let malformed = |what| {
-            Error::malformed(format_args!(
-                "the log page at {} {what}",
-                crate::lsn::Lsn(address)
-            ))
-        };
+        let malformed = |what| Error::malformed(format_args!("the log page at {} {what}", crate::lsn::Lsn(address)));
         if bytes.len() < SHORT_HEADER_BYTES || bytes.len() < header_bytes(bytes) {
             return Err(malformed("is cut short"));
         }
         let magic = u16::from_le_bytes(array(bytes, 0));
         if major_version(magic).is_none() {
-            let kind = if magic & 0xff00 == 0xd100 {
-                ErrorKind::Unsupported
-            } else {
-                ErrorKind::Malformed
-            };
+            let kind = if magic & 0xff00 == 0xd100 { ErrorKind::Unsupported } else { ErrorKind::Malformed };
             return Err(Error::new(
                 kind,
-                format_args!(
-                    "the log page at {} has the unknown magic number {magic:04X}",
-                    crate::lsn::Lsn(address)
-                ),
+                format_args!("the log page at {} has the unknown magic number {magic:04X}", crate::lsn::Lsn(address)),
             )
             .with_hint("PostgreSQL 13 to 18 are understood"));
         }
@@ -132,13 +116,10 @@ impl PageHeader {
                     "the server was built with log pages of another size than 8 KiB",
                 ));
             }
-            if address % u64::from(segment_bytes) != 0 {
+            if !address.is_multiple_of(u64::from(segment_bytes)) {
                 return Err(malformed("has a long header inside a segment"));
             }
-            Some(LongHeader {
-                system_identifier: u64::from_le_bytes(array(bytes, 24)),
-                segment_bytes,
-            })
+            Some(LongHeader { system_identifier: u64::from_le_bytes(array(bytes, 24)), segment_bytes })
         };
         Ok(Self {
             magic,

@@ -119,15 +119,9 @@ impl Scanner {
     /// The next record that ends in `input`, which moves on behind what was read. Nothing:
     /// all of `input` is read, and more is needed.
     pub fn next(&mut self, input: &mut &[u8]) -> Result<Option<Record>> {
-        if self
-            .at
-            .checked_add(input.len() as u64)
-            .is_none_or(|end| end > POSITION_MAX)
-        {
+        if self.at.checked_add(input.len() as u64).is_none_or(|end| end > POSITION_MAX) {
             *input = &[];
-            return Err(Error::malformed(
-                "the log goes on beyond the end of all log",
-            ));
+            return Err(Error::malformed("the log goes on beyond the end of all log"));
         }
         while !input.is_empty() {
             if self.in_page_header {
@@ -164,11 +158,7 @@ impl Scanner {
 
     fn page_header(&mut self, input: &mut &[u8]) -> Result<()> {
         let have = self.page_header_have;
-        let need = if have < 4 {
-            4
-        } else {
-            header_bytes(&self.page_header)
-        };
+        let need = if have < 4 { 4 } else { header_bytes(&self.page_header) };
         let taken = (need - have).min(input.len());
         let (front, rest) = input.split_at(taken);
         self.page_header[have..have + taken].copy_from_slice(front);
@@ -220,13 +210,8 @@ impl Scanner {
             State::Header { have: 0 } => 0,
             State::Header { have } => self.record_length().saturating_sub(have as u32),
         };
-        let beginning = if header.remaining > 0 {
-            State::Rest {
-                left: header.remaining,
-            }
-        } else {
-            State::Header { have: 0 }
-        };
+        let beginning =
+            if header.remaining > 0 { State::Rest { left: header.remaining } } else { State::Header { have: 0 } };
         if header.overwrites {
             // The server crashed inside the record before and wrote over its rest.
             self.state = State::Header { have: 0 };
@@ -317,8 +302,7 @@ impl Scanner {
         self.open.xid = u32::from_le_bytes([h[4], h[5], h[6], h[7]]);
         self.open.info = h[16];
         self.open.rmgr = h[17];
-        self.open.gatherer =
-            Gatherer::new(self.open.rmgr, self.open.info, self.open.xid, self.magic).map(Box::new);
+        self.open.gatherer = Gatherer::new(self.open.rmgr, self.open.info, self.open.xid, self.magic).map(Box::new);
         let left = length - RECORD_HEADER_BYTES as u32;
         self.state = State::Body { left };
         if left == 0 {

@@ -19,10 +19,7 @@ struct Log {
 impl Log {
     fn new(start: u64) -> Self {
         assert!(start.is_multiple_of(SEGMENT));
-        Self {
-            start,
-            bytes: Vec::new(),
-        }
+        Self { start, bytes: Vec::new() }
     }
 
     fn at(&self) -> u64 {
@@ -100,10 +97,7 @@ fn scan(start: u64, bytes: &[u8], piece: usize) -> Result<Vec<Record>, crate::Er
 }
 
 fn commit_detail(xid: u32, micros: i64) -> Detail {
-    Detail::Commit {
-        xid,
-        time: crate::replication::from_server_time(TIME + micros),
-    }
+    Detail::Commit { xid, time: crate::replication::from_server_time(TIME + micros) }
 }
 
 #[test]
@@ -164,10 +158,7 @@ fn prepared_transactions_are_known_by_the_one_that_was_prepared() {
     for piece in [1, 4096] {
         let records = scan(SEGMENT, &log.bytes, piece).unwrap();
         assert_eq!(records[0].detail, Some(commit_detail(4711, 0)));
-        assert!(matches!(
-            records[1].detail,
-            Some(Detail::Abort { xid: 4711, .. })
-        ));
+        assert!(matches!(records[1].detail, Some(Detail::Abort { xid: 4711, .. })));
     }
 }
 
