@@ -228,9 +228,12 @@ impl Chain {
             if let (Some(before), Some(first)) = (before, pieces.first()) {
                 gaps.extend(self.gap_before(*epoch, first, before));
             }
-            gaps.extend(pieces.windows(2).filter(|pair| pair[0].end.offset < pair[1].start.offset).map(|pair| {
-                Gap { from: pair[0].end.clone(), to: pair[1].start.clone() }
-            }));
+            gaps.extend(
+                pieces
+                    .windows(2)
+                    .filter(|pair| pair[0].end.offset < pair[1].start.offset)
+                    .map(|pair| Gap { from: pair[0].end.clone(), to: pair[1].start.clone() }),
+            );
             before = pieces.last().map(|piece| &piece.end);
         }
         gaps
@@ -317,7 +320,7 @@ fn cover(mut appended: Vec<Segment>, mut merged: Vec<Segment>) -> Vec<Segment> {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
     use super::*;
-    use crate::sample::{place, piece};
+    use crate::sample::{piece, place};
 
     fn spans(chain: &Chain, epoch: u64) -> Vec<(u64, u64)> {
         chain.pieces(epoch).iter().map(|piece| (piece.start.offset, piece.end.offset)).collect()

@@ -362,8 +362,9 @@ impl Search<'_> {
                     let gap = self.missing(line, &reach).filter(|_| end.is_some_and(|end| place <= end));
                     return Err(gap.map_or_else(|| self.outside(), |gap| self.gap(gap, &reach)));
                 }
-                let holds =
-                    |stride: &crate::Stride<'_>| (stride.step, stride.piece.end.offset) > (place.step(), place.offset());
+                let holds = |stride: &crate::Stride<'_>| {
+                    (stride.step, stride.piece.end.offset) > (place.step(), place.offset())
+                };
                 match reach.walk.pieces.iter().position(holds).filter(|_| reach.extends) {
                     // One more: databases stop only when they see the record behind the target.
                     Some(last) => ((last + 2).min(all), false),
@@ -403,8 +404,7 @@ impl Search<'_> {
     }
 
     fn backup_end(&self) -> Result<RestorePlan, PlanError> {
-        let on_epoch =
-            |backup: &&&Backup| self.request.epoch.is_none_or(|epoch| backup.manifest.end.epoch == epoch);
+        let on_epoch = |backup: &&&Backup| self.request.epoch.is_none_or(|epoch| backup.manifest.end.epoch == epoch);
         let newest = self.chosen.iter().filter(on_epoch).max_by_key(|backup| {
             let end = &backup.manifest.end;
             (end.epoch, end.offset, backup.manifest.finished)

@@ -195,7 +195,9 @@ mod tests {
     use crate::Segment;
     use crate::sample::{backup, piece, place, second};
 
-    fn spans(windows: &[Window]) -> Vec<((u64, u64), (u64, u64), usize)> {
+    type Span = ((u64, u64), (u64, u64), usize);
+
+    fn spans(windows: &[Window]) -> Vec<Span> {
         let at = |point: &Point| (point.position.epoch, point.position.offset);
         windows.iter().map(|window| (at(&window.from), at(&window.to), window.backups.len())).collect()
     }
@@ -217,8 +219,11 @@ mod tests {
         let mut pieces = log(1, 0, 60);
         pieces.extend(log(1, 80, 120));
         let chain = Chain::new(pieces, vec![]);
-        let backups =
-            [backup(1, place(1, 5), place(1, 9)), backup(2, place(1, 30), place(1, 33)), backup(3, place(1, 82), place(1, 90))];
+        let backups = [
+            backup(1, place(1, 5), place(1, 9)),
+            backup(2, place(1, 30), place(1, 33)),
+            backup(3, place(1, 82), place(1, 90)),
+        ];
         let windows = windows(&backups, &chain, None);
         assert_eq!(spans(&windows), [((1, 9), (1, 60), 2), ((1, 90), (1, 120), 1)]);
         assert_eq!(windows[0].to.time, second(59));

@@ -59,7 +59,9 @@ impl LogChain {
         let (object, digest) = self.sealer.seal(&name, Some(piece), body.clone()).await?;
         match self.store.put_new(&self.sealer.key_of(&name), object).await {
             Ok(()) => {}
-            Err(error) if error.kind() == RepoErrorKind::AlreadyExists => self.expect_own(piece, &name, &digest).await?,
+            Err(error) if error.kind() == RepoErrorKind::AlreadyExists => {
+                self.expect_own(piece, &name, &digest).await?
+            }
             Err(error) => return Err(error.into()),
         }
         if is_first {

@@ -48,7 +48,7 @@ impl LogChain {
     /// # Errors
     /// Whatever the store reports. What is wrong with the log is in the report.
     pub async fn check(&self, read_data: bool) -> LogResult<LogReport> {
-        let listing = self.list(&name::folder(self.target())).await?;
+        let listing = self.list_anew().await?;
         let mut report = LogReport {
             gaps: listing.chain.gaps(),
             damaged: listing.damaged.clone(),
@@ -74,6 +74,9 @@ impl LogChain {
         }
         if let Err(error) = self.confirmed().await {
             self.note(&mut report, error, &name::ObjectName::Confirmed)?;
+        }
+        if let Err(error) = self.read_index().await {
+            self.note(&mut report, error, &name::ObjectName::Index)?;
         }
         for note in self.notes().await? {
             if let Err(error) = self.read_note(&note).await {

@@ -9,8 +9,8 @@
 //! What a crash leaves behind is removed by the next run.
 
 use super::{
-    Listed, LogChain, LogError, LogResult, limits,
-    limits::{COMPACT_AGE_MIN, DELETES_AT_ONCE, SMALL_BYTES, SMALL_PIECES_MAX},
+    Listed, Listing, LogChain, LogError, LogResult, limits,
+    limits::{COMPACT_AGE_MIN, DELETES_AT_ONCE, INDEX_PIECES_MIN, SMALL_BYTES, SMALL_PIECES_MAX},
     name,
     name::ObjectName,
     object::digest,
@@ -32,6 +32,8 @@ pub struct CompactPolicy {
     pub merged_bytes_max: u64,
     /// So many small pieces may pile up in a database file that is still growing.
     pub small_pieces_max: usize,
+    /// So many merged pieces may be missing in the index before it is written anew.
+    pub index_pieces_min: usize,
 }
 
 impl Default for CompactPolicy {
@@ -40,6 +42,7 @@ impl Default for CompactPolicy {
             age_min: COMPACT_AGE_MIN,
             merged_bytes_max: SEGMENT_BYTES_MAX,
             small_pieces_max: SMALL_PIECES_MAX,
+            index_pieces_min: INDEX_PIECES_MIN,
         }
     }
 }
@@ -61,12 +64,13 @@ impl LogChain {
     /// # Errors
     /// Damaged pieces that were to be merged (they stay), and whatever the store reports.
     pub async fn compact(&self, policy: &CompactPolicy, now: Timestamp) -> LogResult<CompactReport> {
-        let listing = self.list(&name::folder(self.target())).await?;
+        let mut listing = self.list(&name::folder(self.target())).await?;
         let age = u64::try_from(policy.age_min.as_micros()).unwrap_or(u64::MAX);
         let settled = now.as_micros().saturating_sub(age);
         let by_name: BTreeMap<&ObjectName, &Listed> =
             listing.pieces.iter().map(|listed| (&listed.name, listed)).collect();
         let mut report = CompactReport::default();
+        let mut damage = None;
         let newest = listing.chain.newest();
         for epoch in listing.chain.epochs() {
             let pieces = listing.chain.pieces(epoch);
@@ -74,12 +78,22 @@ impl LogChain {
                 by_name.get(listing.name_of(piece)).is_some_and(|listed| listed.info.modified.as_micros() <= settled)
             };
             for group in groups(pieces, newest != Some(epoch), policy, is_settled) {
-                report.bytes += self.merge(group, |piece| listing.name_of(piece).clone()).await?;
-                report.merged += 1;
+                match self.merge(group, |piece| listing.name_of(piece).clone()).await {
+                    Ok(bytes) => (report.merged, report.bytes) = (report.merged + 1, report.bytes + bytes),
+                    // Another compactor merged and removed a part: it has done this group's work.
+                    Err(error) if error.is_absent() => {}
+                    // The other groups are worth merging all the same.
+                    Err(error) if error.is_damage() => damage = damage.or(Some(error)),
+                    Err(error) => return Err(error),
+                }
             }
         }
-        report.removed = self.sweep(settled).await?;
-        Ok(report)
+        if report.merged > 0 {
+            listing = self.list(&name::folder(self.target())).await?;
+        }
+        report.removed = self.sweep(&listing, settled).await?;
+        self.write_index(&listing, policy.index_pieces_min).await?;
+        damage.map_or(Ok(report), Err)
     }
 
     /// Writes one merged piece. Answers its length.
@@ -130,10 +144,9 @@ impl LogChain {
         Ok(body.freeze())
     }
 
-    /// Removes pieces that a merged piece holds. The listing is fresh, and every merged piece
-    /// that takes another's place is read back first.
-    async fn sweep(&self, settled: u64) -> LogResult<u64> {
-        let listing = self.list(&name::folder(self.target())).await?;
+    /// Removes pieces that a merged piece holds. Every merged piece that takes another's place
+    /// is read back first.
+    async fn sweep(&self, listing: &Listing, settled: u64) -> LogResult<u64> {
         let by_name: BTreeMap<&ObjectName, &Listed> =
             listing.pieces.iter().map(|listed| (&listed.name, listed)).collect();
         let mut by_start: Vec<&Listed> = listing.pieces.iter().collect();
@@ -145,20 +158,25 @@ impl LogChain {
                 let name = listing.name_of(kept);
                 let Some(merged) = by_name.get(name).filter(|listed| listed.name.is_merged()) else { continue };
                 let from = by_start.partition_point(|listed| place(listed) < place(merged));
-                let parts: Vec<&Listed> = by_start[from..]
+                let parts: Vec<String> = by_start[from..]
                     .iter()
                     .take_while(|part| place(part) < (epoch, merged.piece.end.offset))
                     .filter(|part| part.name != *name && part.piece.end.offset <= merged.piece.end.offset)
                     .filter(|part| part.info.modified.as_micros() <= settled)
-                    .copied()
+                    .map(|part| self.sealer.key_of(&part.name))
                     .collect();
                 if parts.is_empty() {
                     continue;
                 }
-                self.get(name).await?;
+                match self.get(name).await {
+                    Ok(_) => {}
+                    // A longer one has taken its place since it was listed.
+                    Err(error) if error.is_absent() => continue,
+                    Err(error) => return Err(error),
+                }
                 removed += parts.len() as u64;
                 stream::iter(parts)
-                    .map(|part| async move { self.store.delete(&self.sealer.key_of(&part.name)).await })
+                    .map(|key| async move { self.store.delete(&key).await })
                     .buffer_unordered(DELETES_AT_ONCE)
                     .try_collect::<Vec<()>>()
                     .await?;

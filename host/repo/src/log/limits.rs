@@ -38,3 +38,9 @@ pub const COMPACT_AGE_MIN: Duration = Duration::from_secs(600);
 pub const SMALL_BYTES: u64 = 1 << 20;
 /// Small pieces that may pile up in the database file that is still growing.
 pub const SMALL_PIECES_MAX: usize = 64;
+/// So many merged pieces that the index does not know are worth writing it anew: below that,
+/// reading their headers takes a second on a distant store.
+pub const INDEX_PIECES_MIN: usize = 256;
+/// Pieces in the index; more are read one by one. At 64 MiB each these are 6 TiB of log, and
+/// the index itself stays below what an object may hold.
+pub const INDEX_PIECES_MAX: usize = 100_000;

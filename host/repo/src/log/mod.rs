@@ -3,6 +3,7 @@
 //! ```text
 //!   logs/<target>/identity                         which database this is
 //!                /confirmed                        complete up to here, at this time
+//!                /index                            headers of merged pieces, to load faster
 //!                /notes/<name>                     side files
 //!                /<epoch>/claim                    where the epoch starts
 //!                        /<start>                  a piece as it was appended
@@ -23,6 +24,7 @@ mod check;
 mod compact;
 mod document;
 mod error;
+mod index;
 pub mod limits;
 mod name;
 mod object;
@@ -39,6 +41,7 @@ pub use error::{LogError, LogResult};
 use crate::{MasterKey, ObjectInfo, RepoErrorKind, Store};
 use backstay_core::{Chain, Position, Segment, TargetName};
 use futures::{StreamExt, TryStreamExt, stream};
+use index::Known;
 use limits::{HEADER_READ_BYTES, HEADERS_AT_ONCE, LOAD_ATTEMPTS_MAX};
 use name::ObjectName;
 use object::{Header, PREFIX_BYTES, Sealer};
@@ -58,6 +61,7 @@ pub struct LogChain {
     chain: Chain,
     objects: Objects,
     damaged: Vec<DamagedObject>,
+    known: Known,
     /// When the end of the log was last known to be what `chain` says.
     seen: Sight,
     gap_allowed: bool,
@@ -109,12 +113,7 @@ impl LogChain {
     ///
     /// # Errors
     /// Whatever the store reports. Damaged pieces are no error here: see [`LogChain::damaged`].
-    pub async fn open(
-        store: Store,
-        key: Arc<MasterKey>,
-        repository_id: &str,
-        target: TargetName,
-    ) -> LogResult<Self> {
+    pub async fn open(store: Store, key: Arc<MasterKey>, repository_id: &str, target: TargetName) -> LogResult<Self> {
         let sealer = Sealer { key, repository: repository_id.into(), target };
         let mut log = Self {
             store,
@@ -122,6 +121,7 @@ impl LogChain {
             chain: Chain::default(),
             objects: Objects::new(),
             damaged: Vec::new(),
+            known: Known::default(),
             seen: Sight::now(),
             gap_allowed: false,
         };
@@ -173,31 +173,51 @@ impl LogChain {
     /// merged: then the listing is made anew.
     async fn list(&self, folder: &str) -> LogResult<Listing> {
         for _ in 1..LOAD_ATTEMPTS_MAX {
-            match self.list_once(folder).await {
+            match self.list_once(folder, Some(&self.known)).await {
                 Err(error) if error.is_absent() => {}
                 done => return done,
             }
         }
-        self.list_once(folder).await
+        self.list_once(folder, Some(&self.known)).await
     }
 
-    async fn list_once(&self, folder: &str) -> LogResult<Listing> {
+    /// As [`LogChain::list`], of everything, and believing nothing that was read before.
+    async fn list_anew(&self) -> LogResult<Listing> {
+        let folder = name::folder(&self.sealer.target);
+        for _ in 1..LOAD_ATTEMPTS_MAX {
+            match self.list_once(&folder, None).await {
+                Err(error) if error.is_absent() => {}
+                done => return done,
+            }
+        }
+        self.list_once(&folder, None).await
+    }
+
+    /// Reads the headers that are not `known`; without it all of them.
+    async fn list_once(&self, folder: &str, known: Option<&Known>) -> LogResult<Listing> {
         let root = format!("{}/", name::folder(&self.sealer.target));
         let mut strangers = Vec::new();
         let mut found: Vec<(ObjectName, ObjectInfo)> = Vec::new();
         for info in self.store.list(folder).await? {
             match info.key.strip_prefix(&root).and_then(ObjectName::parse) {
                 Some(name @ (ObjectName::Appended { .. } | ObjectName::Merged { .. })) => found.push((name, info)),
+                Some(ObjectName::Index) if known.is_some() => self.learn(&info).await?,
                 Some(_) => {}
                 None => strangers.push(info.key),
             }
         }
         let headers = found.into_iter().map(|(name, info)| async move {
-            match self.header(&name, info.bytes).await {
-                Ok(header) => Ok(Ok((name, info, header))),
-                Err(error) if error.is_damage() => {
-                    Ok(Err(DamagedObject { object: info.key, why: error.to_string() }))
+            if let Some(piece) = known.and_then(|known| known.piece(&name, &info)) {
+                return Ok(Ok(Listed { name, info, piece }));
+            }
+            match self.header(&name, info.bytes).await.map(|header| header.segment()) {
+                Ok(Some(piece)) => {
+                    self.known.add(&name, &info, &piece);
+                    Ok(Ok(Listed { name, info, piece }))
                 }
+                // `open_header` lets no piece's object pass without one.
+                Ok(None) => Err(LogError::Invalid(format!("{} heads no piece", info.key))),
+                Err(error) if error.is_damage() => Ok(Err(DamagedObject { object: info.key, why: error.to_string() })),
                 Err(error) => Err(error),
             }
         });
@@ -205,14 +225,18 @@ impl LogChain {
         let (mut pieces, mut damaged) = (Vec::new(), Vec::new());
         for header in headers {
             match header {
-                Ok((name, info, header)) => pieces.extend(header.segment().map(|piece| Listed { name, info, piece })),
+                Ok(listed) => pieces.push(listed),
                 Err(object) => damaged.push(object),
             }
         }
         damaged.sort_by(|a, b| a.object.cmp(&b.object));
         pieces.sort_by(|a, b| a.name.cmp(&b.name));
         let of = |merged: bool| {
-            pieces.iter().filter(move |listed| listed.name.is_merged() == merged).map(|listed| listed.piece.clone()).collect()
+            pieces
+                .iter()
+                .filter(move |listed| listed.name.is_merged() == merged)
+                .map(|listed| listed.piece.clone())
+                .collect()
         };
         let chain = Chain::new(of(false), of(true));
         let mut objects = Objects::new();

@@ -17,12 +17,15 @@ pub(crate) enum ObjectName {
     Identity,
     /// `confirmed`: how far the log is complete though nothing was logged.
     Confirmed,
+    /// `index`: the headers of merged pieces, so that they need not be read one by one.
+    Index,
     /// `notes/<name>`: a side file.
     Note(String),
 }
 
 const IDENTITY: &str = "identity";
 const CONFIRMED: &str = "confirmed";
+const INDEX: &str = "index";
 const CLAIM: &str = "claim";
 const NOTES: &str = "notes";
 const DIGITS: usize = 20;
@@ -46,6 +49,7 @@ impl ObjectName {
         match name.split_once('/') {
             None if name == IDENTITY => Some(Self::Identity),
             None if name == CONFIRMED => Some(Self::Confirmed),
+            None if name == INDEX => Some(Self::Index),
             None => None,
             Some((NOTES, note)) => Segment::is_file_name(note).then(|| Self::Note(note.to_owned())),
             Some((epoch, rest)) => {
@@ -95,6 +99,7 @@ impl fmt::Display for ObjectName {
             Self::Claim { epoch } => write!(f, "{epoch:020}/{CLAIM}"),
             Self::Identity => f.write_str(IDENTITY),
             Self::Confirmed => f.write_str(CONFIRMED),
+            Self::Index => f.write_str(INDEX),
             Self::Note(name) => write!(f, "{NOTES}/{name}"),
         }
     }
@@ -129,6 +134,7 @@ mod tests {
             ObjectName::Claim { epoch: 3 },
             ObjectName::Identity,
             ObjectName::Confirmed,
+            ObjectName::Index,
             ObjectName::Note("00000002.history".into()),
         ] {
             assert_eq!(ObjectName::parse(&name.to_string()), Some(name));
@@ -139,9 +145,18 @@ mod tests {
     fn foreign_names_are_nobody() {
         let digits = "0".repeat(20);
         for name in [
-            "", "x", "notes/../x", "1/2", "notes/", &digits, &format!("{digits}/"), &format!("{digits}/{digits}-x"),
-            &format!("{digits}/{digits}-{digits}-f"), &format!("{digits}/{digits}-{digits}1-f"),
-            &format!("{}/{digits}", "9".repeat(20)), &format!("{digits}/claim/x"),
+            "",
+            "x",
+            "notes/../x",
+            "1/2",
+            "notes/",
+            &digits,
+            &format!("{digits}/"),
+            &format!("{digits}/{digits}-x"),
+            &format!("{digits}/{digits}-{digits}-f"),
+            &format!("{digits}/{digits}-{digits}1-f"),
+            &format!("{}/{digits}", "9".repeat(20)),
+            &format!("{digits}/claim/x"),
         ] {
             assert_eq!(ObjectName::parse(name), None, "{name:?}");
         }

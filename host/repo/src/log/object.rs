@@ -45,7 +45,7 @@ pub(crate) struct Header {
 
 /// A piece as stored; times in microseconds since 1970.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct PieceHeader {
+pub(crate) struct PieceHeader {
     epoch: u64,
     start: u64,
     start_label: String,
@@ -76,21 +76,26 @@ pub(crate) struct Sealer {
 impl Header {
     /// The piece it heads.
     pub(crate) fn segment(&self) -> Option<Segment> {
-        let piece = self.piece.as_ref()?;
+        self.piece.clone().map(Segment::from)
+    }
+}
+
+impl From<PieceHeader> for Segment {
+    fn from(piece: PieceHeader) -> Self {
         let epoch = piece.epoch;
-        Some(Segment {
-            start: Position { epoch, offset: piece.start, label: piece.start_label.clone() },
-            end: Position { epoch, offset: piece.end, label: piece.end_label.clone() },
-            follows: piece.follows.as_ref().map(|follows| Position {
+        Self {
+            start: Position { epoch, offset: piece.start, label: piece.start_label },
+            end: Position { epoch, offset: piece.end, label: piece.end_label },
+            follows: piece.follows.map(|follows| Position {
                 epoch: follows.epoch,
                 offset: follows.offset,
-                label: follows.label.clone(),
+                label: follows.label,
             }),
             first_commit: piece.first_commit.map(Timestamp::from_micros),
             last_commit: piece.last_commit.map(Timestamp::from_micros),
-            file: piece.file.clone(),
+            file: piece.file,
             file_offset: piece.file_offset,
-        })
+        }
     }
 }
 
@@ -122,7 +127,12 @@ pub(crate) fn digest(bytes: &[u8]) -> String {
 
 impl Sealer {
     /// The object's bytes, and the plaintext's digest. Hashing and compressing run off the async threads.
-    pub(crate) async fn seal(&self, name: &ObjectName, piece: Option<&Segment>, body: Bytes) -> LogResult<(Bytes, String)> {
+    pub(crate) async fn seal(
+        &self,
+        name: &ObjectName,
+        piece: Option<&Segment>,
+        body: Bytes,
+    ) -> LogResult<(Bytes, String)> {
         let (sealer, name, piece) = (self.clone(), name.to_string(), piece.map(PieceHeader::from));
         if body.len() < PARALLEL_BYTES_MIN {
             return tokio::task::spawn_blocking(move || {
@@ -169,8 +179,9 @@ impl Sealer {
             body: body.len() as u64,
             piece,
         };
-        let json = serde_json::to_vec(&header)
-            .map_err(|error| RepoError::new(crate::RepoErrorKind::Internal, "failed to write a log header").because(error))?;
+        let json = serde_json::to_vec(&header).map_err(|error| {
+            RepoError::new(crate::RepoErrorKind::Internal, "failed to write a log header").because(error)
+        })?;
         let sealed = self.key.seal(&json);
         let mut bytes = Vec::with_capacity(PREFIX_BYTES + sealed.len() + body.len());
         bytes.extend_from_slice(MAGIC);
@@ -191,7 +202,8 @@ impl Sealer {
         if magic != MAGIC {
             return Err(damaged("its format is of a later version").advise("use a newer backstay"));
         }
-        let length: [u8; 4] = rest.get(..4).and_then(|b| b.try_into().ok()).ok_or_else(|| damaged("it is cut short"))?;
+        let length: [u8; 4] =
+            rest.get(..4).and_then(|b| b.try_into().ok()).ok_or_else(|| damaged("it is cut short"))?;
         let length = u32::from_le_bytes(length) as usize;
         if !(SEAL_OVERHEAD..=HEADER_BYTES_MAX + SEAL_OVERHEAD).contains(&length) {
             return Err(damaged("its header's length makes no sense"));
@@ -207,7 +219,9 @@ impl Sealer {
         let json = self.key.open(sealed).map_err(|error| damaged(&format!("its header does not open: {error}")))?;
         let header: Header =
             serde_json::from_slice(&json).map_err(|error| damaged(&format!("its header makes no sense: {error}")))?;
-        if *header.repository != *self.repository || header.target != self.target.as_str() || header.object != name.to_string()
+        if *header.repository != *self.repository
+            || header.target != self.target.as_str()
+            || header.object != name.to_string()
         {
             return Err(damaged(&format!(
                 "it was written as {}/{} of repository {}, and copied here",
@@ -217,7 +231,10 @@ impl Sealer {
             )));
         }
         if header.body.checked_add(end as u64) != Some(size) {
-            return Err(damaged(&format!("it has {size} bytes, its header says {}", header.body.saturating_add(end as u64))));
+            return Err(damaged(&format!(
+                "it has {size} bytes, its header says {}",
+                header.body.saturating_add(end as u64)
+            )));
         }
         if header.length > SEGMENT_BYTES_MAX {
             return Err(damaged("its length makes no sense"));

@@ -29,9 +29,9 @@ impl LogChain {
         file_size: u64,
     ) -> LogResult<u64> {
         let into = Arc::new(open_folder(folder, path)?);
-        let mut files: BTreeMap<(u64, &str), Vec<&Segment>> = BTreeMap::new();
+        let mut files: BTreeMap<(u64, String), Vec<Segment>> = BTreeMap::new();
         for piece in pieces {
-            files.entry((piece.start.epoch, &piece.file)).or_default().push(piece);
+            files.entry((piece.start.epoch, piece.file.clone())).or_default().push(piece.clone());
         }
         let written = stream::iter(files)
             .map(|((_, name), parts)| self.write_file(into.clone(), name, parts, file_size))
@@ -48,27 +48,26 @@ impl LogChain {
     /// # Errors
     /// As [`LogChain::place`].
     pub async fn place_file(&self, file: &str, folder: &Dir, name: &str, file_size: u64) -> LogResult<bool> {
-        let pieces = self.file_pieces(file);
+        let pieces: Vec<Segment> = self.file_pieces(file).into_iter().cloned().collect();
         if pieces.is_empty() {
             return Ok(false);
         }
         let into = Arc::new(open_folder(folder, None)?);
-        self.write_file(into.clone(), name, pieces, file_size).await?;
+        self.write_file(into.clone(), name.to_owned(), pieces, file_size).await?;
         blocking(move || sync_folder(&into)).await?;
         Ok(true)
     }
 
     /// One file, piece by piece: one open file and one piece in memory at a time.
-    async fn write_file(&self, into: Arc<Dir>, name: &str, pieces: Vec<&Segment>, file_size: u64) -> LogResult<u64> {
+    async fn write_file(&self, into: Arc<Dir>, name: String, pieces: Vec<Segment>, file_size: u64) -> LogResult<u64> {
         unbroken(&pieces)?;
-        let made = name.to_owned();
+        let made = name.clone();
         let file = Arc::new(blocking(move || create(&into, &made, file_size)).await?);
         let mut written = 0;
         for piece in pieces {
-            let (body, file, offset, name) = (self.read(piece).await?, file.clone(), piece.file_offset, name.to_owned());
+            let (body, file, offset, name) = (self.read(&piece).await?, file.clone(), piece.file_offset, name.clone());
             written += blocking(move || write(&file, &name, offset, &body)).await?;
         }
-        let name = name.to_owned();
         blocking(move || {
             file.sync_all().map_err(|error| RepoError::io(format!("failed to make log file {name} durable"), error))
         })

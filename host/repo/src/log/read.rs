@@ -55,7 +55,8 @@ impl LogChain {
             return Ok(body.freeze());
         }
         let key = self.sealer.key_of(&ObjectName::appended(piece));
-        Err(RepoError::new(RepoErrorKind::Damaged, format!("log piece {} is missing: there is no {key}", piece.start)).into())
+        Err(RepoError::new(RepoErrorKind::Damaged, format!("log piece {} is missing: there is no {key}", piece.start))
+            .into())
     }
 
     /// The pieces of one database file, in order; empty where the log does not hold it.
@@ -71,7 +72,7 @@ impl LogChain {
     pub fn file(&self, file: &str) -> LogResult<Option<impl Stream<Item = LogResult<Bytes>> + Send + '_>> {
         let pieces: Vec<Segment> = self.file_pieces(file).into_iter().cloned().collect();
         let Some(first) = pieces.first() else { return Ok(None) };
-        unbroken(&pieces.iter().collect::<Vec<_>>())?;
+        unbroken(&pieces)?;
         Ok(Some(self.joined(first.start.offset, pieces)))
     }
 
@@ -121,7 +122,7 @@ impl Listing {
 }
 
 /// Fails where two neighbours of one epoch do not touch.
-pub(super) fn unbroken(pieces: &[&Segment]) -> LogResult<()> {
+pub(super) fn unbroken(pieces: &[Segment]) -> LogResult<()> {
     for pair in pieces.windows(2) {
         if pair[0].end.epoch == pair[1].start.epoch && pair[0].end.offset < pair[1].start.offset {
             return Err(LogError::Gap(Gap { from: pair[0].end.clone(), to: pair[1].start.clone() }));

@@ -274,10 +274,7 @@ async fn log_speed() {
         eprintln!("append {length:>9} bytes: {each:?} each, {rate:.0} MB/s (random bytes included)");
     }
     let began = std::time::Instant::now();
-    let bytes: u64 = log
-        .joined(0, pieces)
-        .try_fold(0, |sum, body| async move { Ok(sum + body.len() as u64) })
-        .await
-        .unwrap();
+    let bytes: u64 =
+        log.joined(0, pieces).try_fold(0, |sum, body| async move { Ok(sum + body.len() as u64) }).await.unwrap();
     eprintln!("read {:.0} MB/s", bytes as f64 / began.elapsed().as_secs_f64() / 1e6);
 }

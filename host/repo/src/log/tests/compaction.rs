@@ -106,7 +106,7 @@ async fn a_compactor_may_crash_anywhere() {
             assert_reads(&log, 1, 0, 9000).await;
             assert!(log.check(true).await.unwrap().superfluous.is_empty());
             if !faults.has_crashed() {
-                assert!(changes > 14, "two merges and the removal of their parts");
+                assert!(changes >= 14, "two merges and the removal of their parts");
                 break;
             }
         }
@@ -122,12 +122,7 @@ async fn compactors_readers_and_an_archiver_get_along() {
         let place = place.clone();
         tokio::spawn(async move {
             for _ in 0..3 {
-                match place.open().await.compact(&policy, later()).await {
-                    Ok(_) => {}
-                    // The other one was faster with a part; the next round sees what it did.
-                    Err(error) if error.is_absent() => {}
-                    Err(error) => panic!("{error}"),
-                }
+                place.open().await.compact(&policy, later()).await.unwrap();
             }
         })
     };
@@ -140,7 +135,7 @@ async fn compactors_readers_and_an_archiver_get_along() {
             }
         })
     };
-    let odd = CompactPolicy { merged_bytes_max: 1500, small_pieces_max: 3, ..at_once() };
+    let odd = CompactPolicy { merged_bytes_max: 1500, small_pieces_max: 3, index_pieces_min: 1, ..at_once() };
     let (one, two) = (compactor(at_once()), compactor(odd));
     let mut archiver = place.open().await;
     append_all(&mut archiver, 1, 6 * FILE_BYTES, 7 * FILE_BYTES, 200).await;
@@ -150,6 +145,36 @@ async fn compactors_readers_and_an_archiver_get_along() {
     let log = place.open().await;
     assert_reads(&log, 1, 0, 7 * FILE_BYTES).await;
     assert!(log.check(true).await.unwrap().is_sound());
+}
+
+#[tokio::test]
+async fn an_index_spares_reading_headers_and_is_only_a_hint() {
+    let place = Place::memory();
+    let mut log = place.open().await;
+    append_all(&mut log, 1, 0, 10 * FILE_BYTES, 500).await;
+    let policy = CompactPolicy { index_pieces_min: 5, ..at_once() };
+    log.compact(&policy, later()).await.unwrap();
+    let index = "logs/shop/index";
+    assert_eq!(log.read_index().await.unwrap().map(|index| index.len()), Some(9));
+    let log = place.open().await;
+    assert_reads(&log, 1, 0, 10 * FILE_BYTES).await;
+
+    // With the header of a merged piece broken, only one who reads it notices.
+    let key = place.keys().await.into_iter().find(|key| key.contains('-')).unwrap();
+    let mut bytes = place.store.get(&key, limits::OBJECT_BYTES_MAX).await.unwrap().to_vec();
+    bytes[20] ^= 1;
+    place.store.put_overwrite(&key, bytes).await.unwrap();
+    let log = place.open().await;
+    assert_eq!(log.damaged(), []);
+    assert!(log.read(&log.chain().pieces(1)[0]).await.unwrap_err().is_damage());
+    assert_eq!(log.check(false).await.unwrap().damaged[0].object, key);
+
+    // A broken index costs time, not data.
+    place.store.put_overwrite(index, "nonsense").await.unwrap();
+    let log = place.open().await;
+    assert_eq!(log.damaged()[0].object, key);
+    assert_eq!(log.chain().end_of(1), Some(&at(1, 10 * FILE_BYTES)));
+    assert!(log.check(false).await.unwrap().damaged.iter().any(|damaged| damaged.object == index));
 }
 
 proptest! {
@@ -168,7 +193,7 @@ proptest! {
                 append_all(&mut log, 1, end, end + length, length).await;
                 end += length;
                 if compacts {
-                    let policy = CompactPolicy { age_min: Duration::ZERO, merged_bytes_max, small_pieces_max };
+                    let policy = CompactPolicy { merged_bytes_max, small_pieces_max, index_pieces_min: 2, ..at_once() };
                     log.compact(&policy, later()).await.unwrap();
                 }
             }
