@@ -4,7 +4,7 @@
 //! the password by scrypt. Several key files are several passwords.
 
 use crate::crypto::{KeyBytes, random_bytes};
-use crate::limits::{KDF_MEMORY_BYTES_MAX, KDF_WORK_MAX, KEYS_MAX};
+use crate::limits::{INIT_ABANDONED, KDF_MEMORY_BYTES_MAX, KDF_WORK_MAX, KEYS_MAX};
 use crate::{Id, MasterKey, Password, RepoError, RepoErrorKind, Result, Store, document, origin::Origin};
 use backstay_core::Timestamp;
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -141,8 +141,27 @@ pub(crate) async fn add(store: &Store, master: &MasterKey, password: &Password, 
     Ok(id)
 }
 
-/// Tries `password` on every key file.
-pub(crate) async fn open(store: &Store, password: &Password) -> Result<(Id, MasterKey)> {
+/// Removes key files of an `init` that died before it wrote `config`: they hold another master key.
+///
+/// # Errors
+/// [`RepoErrorKind::Conflict`] when they are so young that it may still be under way.
+pub(crate) async fn clear_abandoned(store: &Store) -> Result<()> {
+    let now = Timestamp::from(std::time::SystemTime::now()).as_micros();
+    for key in store.list("keys").await? {
+        if now.saturating_sub(key.modified.as_micros()) < INIT_ABANDONED.as_micros() as u64 {
+            return Err(RepoError::new(
+                RepoErrorKind::Conflict,
+                format!("failed to make a repository: {} has keys already", store.address()),
+            )
+            .advise("if no other `init` is under way, wait ten minutes or empty the folder, and try again"));
+        }
+        store.delete(&key.key).await?;
+    }
+    Ok(())
+}
+
+/// Tries `password` on every key file; the right master key also opens `config`.
+pub(crate) async fn open(store: &Store, password: &Password, config: &[u8]) -> Result<(Id, MasterKey)> {
     let keys = store.list("keys").await?;
     let mut damage = None;
     for id in keys.iter().filter_map(|key| Id::from_key(&key.key)).take(KEYS_MAX) {
@@ -157,7 +176,8 @@ pub(crate) async fn open(store: &Store, password: &Password) -> Result<(Id, Mast
         };
         let password = password.clone();
         match tokio::task::spawn_blocking(move || file.open(&password)).await? {
-            Ok(Some(master)) => return Ok((id, master)),
+            Ok(Some(master)) if master.open(config).is_ok() => return Ok((id, master)),
+            Ok(Some(_)) => damage = Some(RepoError::damaged("config", "the master key does not open it")),
             Ok(None) => {}
             Err(error) => damage = Some(RepoError::damaged(id.key("keys"), error)),
         }

@@ -56,6 +56,8 @@ pub const ZSTD_LEVEL: i32 = 1;
 /// Stored size a pack is closed at. Large enough that a request is cheap for its bytes, small
 /// enough that a few of them in flight are no burden.
 pub const PACK_BYTES: usize = 32 << 20;
+/// Largest such size that may be asked for: a pack must be readable whole.
+pub const PACK_BYTES_MAX: usize = 256 << 20;
 /// Blobs in a pack: keeps the header below 1 MiB whatever the blobs' size.
 pub const PACK_BLOBS_MAX: usize = 25_000;
 /// Blobs in an index file we write: at about 130 bytes of JSON each that stays below 8 MiB.
@@ -93,3 +95,7 @@ pub const LOCK_STALE: Duration = Duration::from_secs(30 * 60);
 pub const LOCK_VALID: Duration = Duration::from_secs(25 * 60);
 /// Pause between writing a lock and looking whether another came at the same moment.
 pub const LOCK_SETTLE: Duration = Duration::from_millis(200);
+/// Key files without a `config` that are older than this were left by an `init` that died.
+pub const INIT_ABANDONED: Duration = Duration::from_secs(600);
+/// Patience with the first operation on a store: a mistyped address should be told soon.
+pub const FIRST_CONTACT_DEADLINE: Duration = Duration::from_secs(15);

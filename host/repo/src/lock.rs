@@ -112,8 +112,7 @@ impl Lock {
 
     /// Whether nobody can have taken it from us, as far as we know without asking the store.
     pub fn is_valid(&self) -> bool {
-        let state = self.held.state();
-        state.id.is_some() && !state.lost && state.written.elapsed().is_ok_and(|age| age < LOCK_VALID)
+        self.held.valid().is_some()
     }
 
     /// Asks the store whether we still hold it. To be called before anything is committed.
@@ -123,13 +122,12 @@ impl Lock {
     pub async fn confirm(&self) -> Result<()> {
         // A refresh may replace the file while we ask: then ask for the new one.
         for _ in 0..3 {
-            let Some(id) = self.held.state().id.filter(|_| self.is_valid()) else { break };
+            let Some(id) = self.held.valid() else { break };
             if self.held.store.exists(&id.key("locks")).await? {
                 return Ok(());
             }
-            if self.held.state().id == Some(id) {
-                self.held.state().lost = true;
-            }
+            let mut state = self.held.state();
+            state.lost |= state.id == Some(id);
         }
         Err(RepoError::new(RepoErrorKind::LockLost, "our lock on the repository was lost")
             .advise("nothing was committed; start again"))
@@ -140,6 +138,11 @@ impl Lock {
     /// # Errors
     /// Whatever the store reports; the lock is stale after 30 minutes then.
     pub async fn release(self) -> Result<()> {
+        self.give_back().await
+    }
+
+    /// As [`Lock::release`], where several hold on to it.
+    pub(crate) async fn give_back(&self) -> Result<()> {
         self.refresher.abort();
         let id = self.held.state().id.take();
         match id {
@@ -164,6 +167,13 @@ impl Held {
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         // The state is plain data, whole whatever panicked.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Our file, as long as nobody can have taken the lock from us.
+    fn valid(&self) -> Option<Id> {
+        let state = self.state();
+        let young = state.written.elapsed().is_ok_and(|age| age < LOCK_VALID);
+        state.id.filter(|_| young && !state.lost)
     }
 
     async fn refresh_forever(self: Arc<Self>) {

@@ -69,6 +69,12 @@ impl Store {
         self
     }
 
+    /// The same place, with the patience that first contact deserves.
+    pub(crate) fn first_contact(&self) -> Self {
+        let deadline = self.retry.deadline.min(crate::limits::FIRST_CONTACT_DEADLINE);
+        self.clone().with_retry(RetryPolicy { deadline, ..self.retry })
+    }
+
     /// The object store below, to wrap it.
     pub fn object_store(&self) -> &Arc<dyn ObjectStore> {
         &self.objects

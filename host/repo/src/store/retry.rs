@@ -82,10 +82,18 @@ fn classify(error: &object_store::Error) -> (RepoErrorKind, bool) {
             Some(std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded) => RepoErrorKind::Full,
             Some(std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem) => RepoErrorKind::Denied,
             Some(std::io::ErrorKind::NotADirectory | std::io::ErrorKind::IsADirectory) if local => RepoErrorKind::Store,
+            _ if is_refusal(&error.to_string()) => RepoErrorKind::Store,
             _ => RepoErrorKind::Unreachable,
         },
     };
     (kind, local)
+}
+
+/// Whether a server answered 4xx, other than "too slow", "conflict, try again" and "slow down".
+/// The status is in the text alone: object_store keeps its type to itself.
+fn is_refusal(text: &str) -> bool {
+    let status = text.split("status code: ").nth(1).and_then(|rest| rest.get(..3));
+    status.is_some_and(|status| status.starts_with('4') && !matches!(status, "408" | "409" | "429"))
 }
 
 /// The kind of the first I/O error in the chain of causes.
@@ -107,5 +115,40 @@ fn named(kind: RepoErrorKind, what: &str, error: object_store::Error) -> RepoErr
         RepoErrorKind::Denied => named.advise("check the store's credentials and permissions"),
         RepoErrorKind::Unreachable => named.advise("check the store's address and that it answers"),
         _ => named,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_are_told_from_what_may_pass() {
+        let text = |status| format!("Error performing GET http://x - Server returned non-2xx status code: {status}: body");
+        assert!(is_refusal(&text("400 Bad Request")));
+        for passing in ["429 Too Many Requests", "503 Slow Down", "408 Request Timeout", "409 Conflict"] {
+            assert!(!is_refusal(&text(passing)), "{passing}");
+        }
+        assert!(!is_refusal("connection reset"));
+    }
+
+    #[tokio::test]
+    async fn what_passes_is_tried_again_and_what_does_not_is_not() {
+        let policy = RetryPolicy { backoff_min: Duration::from_millis(1), ..RetryPolicy::default() };
+        let mut tries = 0;
+        let value = policy.run("read x", || {
+            tries += 1;
+            let result = if tries < 4 { Err(object_store::Error::Generic { store: "S3", source: "reset".into() }) } else { Ok(tries) };
+            std::future::ready(result)
+        });
+        assert_eq!(value.await.ok(), Some(4));
+        let mut tries = 0;
+        let refused = policy.run("read x", || {
+            tries += 1;
+            let error = object_store::Error::PermissionDenied { path: "x".into(), source: "no".into() };
+            std::future::ready(object_store::Result::<()>::Err(error))
+        });
+        assert_eq!(refused.await.err().map(|error| error.kind()), Some(RepoErrorKind::Denied));
+        assert_eq!(tries, 1);
     }
 }

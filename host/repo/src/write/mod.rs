@@ -15,8 +15,8 @@ mod packer;
 pub use chunking::Chunking;
 pub use folder::FileAttributes;
 
-use crate::limits::{BLOB_BYTES_MAX, FILE_CHUNKS_MAX, PACK_BYTES, TREE_DEPTH_MAX};
-use crate::lock::{Lock, LockKind};
+use crate::limits::{BLOB_BYTES_MAX, FILE_CHUNKS_MAX, PACK_BYTES, PACK_BYTES_MAX, TREE_DEPTH_MAX};
+use crate::lock::LockKind;
 use crate::pack::BlobKind;
 use crate::snapshot::{SnapshotFile, SnapshotMeta};
 use crate::{Id, RepoError, RepoErrorKind, Repository, Result, document};
@@ -37,7 +37,7 @@ use tokio::task::JoinHandle;
 pub struct BackupOptions {
     /// How files are cut.
     pub chunking: Chunking,
-    /// Stored size a pack is closed at, 1 MiB to 1 GiB.
+    /// Stored size a pack is closed at, 1 MiB to 256 MiB.
     pub pack_bytes: usize,
 }
 
@@ -63,7 +63,6 @@ struct Shared {
     batches: Arc<Semaphore>,
     batches_max: u32,
     root: Mutex<Folder>,
-    lock: Mutex<Option<Lock>>,
     committing: AtomicBool,
     active: AtomicUsize,
     totals: AtomicTotals,
@@ -124,13 +123,13 @@ type Working = JoinHandle<Result<Vec<Stored>>>;
 impl BackupSession {
     pub(crate) async fn start(repository: &Repository, options: BackupOptions) -> Result<Self> {
         options.chunking.validate()?;
-        if !(1 << 20..=1 << 30).contains(&options.pack_bytes) {
-            return Err(RepoError::new(RepoErrorKind::InvalidConfig, "packs have from 1 MiB to 1 GiB"));
+        if !(1 << 20..=PACK_BYTES_MAX).contains(&options.pack_bytes) {
+            return Err(RepoError::new(RepoErrorKind::InvalidConfig, "packs have from 1 MiB to 256 MiB"));
         }
         let lock = repository.lock(LockKind::Shared).await?;
         let index = repository.load_index().await?;
         let key = Arc::clone(repository.shared_key());
-        let packer = Packer::new(repository.store().clone(), key, index, options.pack_bytes);
+        let packer = Packer::new(repository.store().clone(), key, lock, index, options.pack_bytes);
         // One batch for each core and one that waits for it.
         let batches_max = 2 * std::thread::available_parallelism().map_or(2, |cores| cores.get() as u32);
         Ok(Self {
@@ -141,7 +140,6 @@ impl BackupSession {
                 batches: Arc::new(Semaphore::new(batches_max as usize)),
                 batches_max,
                 root: Mutex::new(Folder::implied(std::time::SystemTime::now().into())),
-                lock: Mutex::new(Some(lock)),
                 committing: AtomicBool::new(false),
                 active: AtomicUsize::new(0),
                 totals: AtomicTotals::default(),
@@ -266,13 +264,12 @@ impl BackupSession {
         let _all = all.map_err(|error| RepoError::new(RepoErrorKind::Internal, "failed to wait for batches").because(error))?;
         let tree = self.store_trees().await?;
         shared.packer.finish().await?;
-        let lock = shared.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let lock = lock.ok_or_else(|| RepoError::new(RepoErrorKind::LockLost, "our lock is gone"))?;
+        let lock = shared.packer.lock();
         lock.confirm().await?;
         let repository = &shared.repository;
         let file = SnapshotFile::new(tree, meta);
         let id = document::save(repository.store(), repository.master_key(), "snapshots", &file).await?;
-        if let Err(error) = lock.release().await {
+        if let Err(error) = lock.give_back().await {
             tracing::warn!(%error, "failed to release our lock on the repository");
         }
         Ok(Committed { id: id.into(), tree, totals: self.totals() })

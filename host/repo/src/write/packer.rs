@@ -10,6 +10,7 @@
 use crate::compression::Compressor;
 use crate::crypto::IV_BYTES;
 use crate::index::{Index, IndexFile, IndexPack};
+use crate::lock::Lock;
 use crate::limits::{INDEX_BLOBS_MAX, PACK_BLOBS_MAX, UPLOADS_MAX};
 use crate::pack::{BlobKind, OpenPack};
 use crate::{Id, MasterKey, RepoError, RepoErrorKind, Result, Store, document};
@@ -22,6 +23,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub(crate) struct Packer {
     store: Store,
     key: Arc<MasterKey>,
+    /// Held as long as anything is under way: an index file written after a prune has removed
+    /// its packs would do damage.
+    lock: Lock,
     index: Arc<Index>,
     pack_bytes: usize,
     uploads: Arc<Semaphore>,
@@ -59,10 +63,11 @@ fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Packer {
-    pub(crate) fn new(store: Store, key: Arc<MasterKey>, index: Arc<Index>, pack_bytes: usize) -> Self {
+    pub(crate) fn new(store: Store, key: Arc<MasterKey>, lock: Lock, index: Arc<Index>, pack_bytes: usize) -> Self {
         Self {
             store,
             key,
+            lock,
             index,
             pack_bytes,
             uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
@@ -177,6 +182,7 @@ impl Packer {
     }
 
     async fn write_index(&self, packs: Vec<IndexPack>) -> Result<()> {
+        self.lock.confirm().await?;
         let file = IndexFile { packs, ..IndexFile::default() };
         document::save(&self.store, &self.key, "index", &file).await.map(drop)
     }
@@ -203,6 +209,11 @@ impl Packer {
             return Ok(());
         }
         self.write_index(rest).await
+    }
+
+    /// The lock that all of it is written under.
+    pub(crate) fn lock(&self) -> &Lock {
+        &self.lock
     }
 
     /// Fails once anything of this session has failed: blobs it claimed may be missing.

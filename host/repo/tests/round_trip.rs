@@ -1,0 +1,360 @@
+//! Whatever is stored comes back, and whatever is broken is noticed.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
+
+mod stock;
+
+use backstay_core::Timestamp;
+use backstay_repo::*;
+use futures::StreamExt;
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+use stock::*;
+
+const PAGE: usize = 8192;
+
+/// A file's name and content, small enough to make many.
+#[derive(Clone, Debug)]
+struct Entry {
+    name: String,
+    seed: u64,
+    length: usize,
+    mode: u32,
+    chunk: Chunking,
+}
+
+fn names() -> impl Strategy<Value = String> {
+    let part = prop_oneof![
+        "[a-c]{1,2}",
+        Just("é\u{200b}\u{1f600}".to_owned()),
+        Just("\"\\n'\n\t".to_owned()),
+        Just("-".to_owned()),
+        "[ -.0-~]{1,8}",
+        "\\PC{1,6}",
+    ];
+    proptest::collection::vec(part, 1..4)
+        .prop_map(|parts| parts.join("/"))
+        .prop_filter("a path that may be used", |path| {
+            path.split('/').all(|part| !matches!(part, "" | "." | "..")) && !path.contains('\0')
+        })
+}
+
+fn lengths() -> impl Strategy<Value = usize> {
+    let near = prop_oneof![Just(PAGE), Just(16 << 10), Just(128 << 10), Just(1 << 20)];
+    prop_oneof![
+        Just(0),
+        Just(1),
+        (near, -1isize..=1).prop_map(|(at, off)| at.saturating_add_signed(off)),
+        0usize..300_000,
+    ]
+}
+
+fn entries() -> impl Strategy<Value = Vec<Entry>> {
+    let chunk = prop_oneof![
+        Just(Chunking::default()),
+        Just(Chunking::Fixed { bytes: 16 << 10 }),
+        Just(Chunking::Content { average_bytes: 16 << 10 }),
+    ];
+    // Few seeds, so that files share content; seed 0 is zeros.
+    let entry = (names(), 0u64..4, lengths(), 0u32..0o1000, chunk)
+        .prop_map(|(name, seed, length, mode, chunk)| Entry { name, seed, length, mode: mode | 0o400, chunk });
+    proptest::collection::vec(entry, 0..12)
+}
+
+fn content(seed: u64, length: usize) -> Vec<u8> {
+    if seed == 0 { vec![0; length] } else { noise(seed, length) }
+}
+
+fn memory() -> Store {
+    Store::from_object_store(Arc::new(object_store::memory::InMemory::new()), "memory")
+}
+
+async fn in_memory() -> Repository {
+    Repository::init(memory(), &Password::new("x"), InitOptions { kdf: KdfCost::TRIVIAL }).await.unwrap()
+}
+
+/// Every file below `folder`: path, content, mode, time.
+fn contents(folder: &Path) -> BTreeMap<String, (Vec<u8>, u32)> {
+    use std::os::unix::fs::PermissionsExt;
+    let mut found = BTreeMap::new();
+    let mut ahead = vec![folder.to_path_buf()];
+    while let Some(at) = ahead.pop() {
+        for entry in std::fs::read_dir(at).unwrap() {
+            let entry = entry.unwrap();
+            if entry.file_type().unwrap().is_dir() {
+                ahead.push(entry.path());
+            } else {
+                let name = entry.path().strip_prefix(folder).unwrap().to_str().unwrap().to_owned();
+                let mode = entry.metadata().unwrap().permissions().mode() & 0o7777;
+                found.insert(name, (std::fs::read(entry.path()).unwrap(), mode));
+            }
+        }
+    }
+    found
+}
+
+fn open(folder: &Path) -> cap_std::fs::Dir {
+    cap_std::fs::Dir::open_ambient_dir(folder, cap_std::ambient_authority()).unwrap()
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn random_trees_come_back_whole(entries in entries(), changed in entries()) {
+        runtime().block_on(async {
+            let repository = in_memory().await;
+            let target = tempfile::tempdir().unwrap();
+            // The second placement changes the first into another backup.
+            for entries in [&entries, &changed] {
+                let session = repository.backup(BackupOptions { pack_bytes: 1 << 20, ..BackupOptions::default() }).await.unwrap();
+                let root = path("data");
+                session.put_directory(&root, attributes()).await.unwrap();
+                let mut wanted = BTreeMap::new();
+                for entry in entries {
+                    let bytes = content(entry.seed, entry.length);
+                    let file = FileAttributes { mode: entry.mode, ..attributes() };
+                    let at = root.join(&path(&entry.name)).unwrap();
+                    match session.put_file_cut(&at, file, entry.chunk, body(&bytes, 100_000)).await {
+                        Ok(stored) => {
+                            assert_eq!(stored.bytes, bytes.len() as u64);
+                            wanted.insert(entry.name.clone(), (bytes, entry.mode));
+                        }
+                        Err(error) => assert_eq!(error.kind(), RepoErrorKind::Conflict, "{error}"),
+                    }
+                }
+                let backup = session.commit(meta()).await.unwrap();
+                let report = repository.check(CheckOptions { read_data: true }, |_| {}).await.unwrap();
+                assert!(report.is_sound(), "{:#?}", report.errors);
+                let reader = repository.open_snapshot(&backup.id).await.unwrap();
+                let nodes = reader.nodes().await.unwrap();
+                assert_eq!(nodes.iter().filter(|node| matches!(node.kind, NodeKind::File { .. })).count(), wanted.len());
+                for (name, (bytes, _)) in &wanted {
+                    let at = root.join(&path(name)).unwrap();
+                    let mut stream = reader.read(&at).await.unwrap();
+                    let mut streamed = Vec::new();
+                    while let Some(part) = stream.next().await {
+                        streamed.extend_from_slice(&part.unwrap());
+                    }
+                    assert!(&streamed == bytes, "{name} reads differently");
+                }
+                let summary = reader.place(&root, &open(target.path()), PlaceOptions::default()).await.unwrap();
+                assert_eq!(summary.files, wanted.len() as u64);
+                assert!(contents(target.path()) == wanted, "placed differently");
+            }
+        });
+    }
+}
+
+async fn one_file(repository: &Repository, bytes: &[u8]) -> Committed {
+    let session = repository.backup(BackupOptions::default()).await.unwrap();
+    session.put_file(&path("data/file"), attributes(), body(bytes, 1 << 18)).await.unwrap();
+    session.commit(meta()).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_right_already_stays_and_what_does_not_belong_goes() {
+    let repository = in_memory().await;
+    let session = repository.backup(BackupOptions::default()).await.unwrap();
+    let pages = noise(5, 4 << 20);
+    session.put_file(&path("data/base/1"), attributes(), body(&pages, 1 << 18)).await.unwrap();
+    session.put_file(&path("data/PG_VERSION"), attributes(), body(b"15\n", 9)).await.unwrap();
+    session.put_symlink(&path("data/link"), "there", Timestamp::EPOCH).await.unwrap();
+    session.put_file(&path("data/pg_tblspc/16400/hidden"), attributes(), body(b"x", 9)).await.unwrap();
+    let backup = session.commit(meta()).await.unwrap();
+    let reader = repository.open_snapshot(&backup.id).await.unwrap();
+
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let shared = folder.path().parent().unwrap().join(format!("{}-shared", folder.path().file_name().unwrap().to_str().unwrap()));
+    std::fs::create_dir_all(at("base/old/deep")).unwrap();
+    std::fs::create_dir_all(at("pg_tblspc/16400/own")).unwrap();
+    let mut stale = pages.clone();
+    stale[1_000_000] ^= 1;
+    stale.extend_from_slice(b"longer");
+    std::fs::write(at("base/1"), &stale).unwrap();
+    std::fs::write(at("base/old/deep/file"), "x").unwrap();
+    std::fs::write(&shared, "precious").unwrap();
+    std::fs::hard_link(&shared, at("PG_VERSION")).unwrap();
+    std::fs::create_dir(at("link")).unwrap();
+    std::fs::write(at("link/inside"), "x").unwrap();
+
+    let seen = Arc::new(std::sync::Mutex::new(PlaceProgress::default()));
+    let sink = Arc::clone(&seen);
+    let options = PlaceOptions {
+        except: BTreeSet::from([path("pg_tblspc/16400")]),
+        progress: Some(Arc::new(move |now: PlaceProgress| {
+            let mut seen = sink.lock().unwrap();
+            if now.bytes_done >= seen.bytes_done { *seen = now; }
+        })),
+    };
+    let summary = reader.place(&path("data"), &open(folder.path()), options.clone()).await.unwrap();
+    assert_eq!(summary.bytes, (4 << 20) + 3);
+    assert_eq!(summary.kept_bytes, (4 << 20) - (128 << 10), "more than the changed chunk was fetched");
+    assert_eq!(seen.lock().unwrap().bytes_done, summary.bytes);
+    assert!(std::fs::read(at("base/1")).unwrap() == pages);
+    assert_eq!(std::fs::read(&shared).unwrap(), b"precious", "a file outside was written through a second name");
+    assert!(!at("base/old").exists() && at("pg_tblspc/16400/own").exists() && !at("pg_tblspc/16400/hidden").exists());
+    assert_eq!(std::fs::read_link(at("link")).unwrap(), Path::new("there"));
+    std::fs::remove_file(shared).unwrap();
+
+    let again = reader.place(&path("data"), &open(folder.path()), options).await.unwrap();
+    assert_eq!(again.kept_bytes, again.bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_flipped_bit_on_the_store_is_noticed() {
+    let repository = in_memory().await;
+    let bytes = noise(7, 200_000);
+    let backup = one_file(&repository, &bytes).await;
+    let store = repository.store().clone();
+    let seed = std::process::id();
+    println!("seed {seed}");
+    let mut random = noise(u64::from(seed), 1 << 16).into_iter();
+    let mut next = move |below: usize| {
+        let four: Vec<u8> = random.by_ref().take(4).collect();
+        u32::from_le_bytes(four.try_into().unwrap()) as usize % below
+    };
+    for object in store.list("").await.unwrap() {
+        let original = store.get(&object.key, 1 << 30).await.unwrap();
+        for _ in 0..12 {
+            let mut bad = original.to_vec();
+            let at = next(bad.len());
+            bad[at] ^= 1 << next(8);
+            store.put_overwrite(&object.key, bad).await.unwrap();
+            let fresh = Repository::open(store.clone(), &Password::new("x")).await;
+            let noticed = match fresh {
+                // A key file that was tampered with is told from a wrong password where possible.
+                Err(error) => matches!(error.kind(), RepoErrorKind::Damaged | RepoErrorKind::WrongPassword),
+                Ok(fresh) => !fresh.check(CheckOptions { read_data: true }, |_| {}).await.unwrap().is_sound(),
+            };
+            assert!(noticed, "bit of byte {at} of {} flipped unnoticed", object.key);
+        }
+        store.put_overwrite(&object.key, original.clone()).await.unwrap();
+        for keep in [0, original.len() / 2, original.len() - 1] {
+            store.put_overwrite(&object.key, original.slice(..keep)).await.unwrap();
+            match Repository::open(store.clone(), &Password::new("x")).await {
+                Err(error) => assert_eq!(error.kind(), RepoErrorKind::Damaged, "{error}"),
+                Ok(fresh) => {
+                    let report = fresh.check(CheckOptions::default(), |_| {}).await.unwrap();
+                    assert!(!report.is_sound(), "{} cut to {keep} unnoticed", object.key);
+                }
+            }
+        }
+        store.put_overwrite(&object.key, original).await.unwrap();
+    }
+    let fresh = Repository::open(store.clone(), &Password::new("x")).await.unwrap();
+    let read = fresh.open_snapshot(&backup.id).await.unwrap().read_all(&path("data/file"), 1 << 20).await.unwrap();
+    assert!(read == bytes);
+
+    let pack = store.list("data").await.unwrap().remove(0).key;
+    store.delete(&pack).await.unwrap();
+    let fresh = Repository::open(store, &Password::new("x")).await.unwrap();
+    let report = fresh.check(CheckOptions::default(), |_| {}).await.unwrap();
+    assert!(report.errors.iter().any(|error| error.contains(&pack) && error.contains("missing")), "{:?}", report.errors);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_that_is_not_committed_leaves_packs_alone() {
+    let bench = Bench::new().await;
+    let session = bench.repository.backup(BackupOptions { pack_bytes: 1 << 20, ..BackupOptions::default() }).await.unwrap();
+    session.put_file(&path("lost"), attributes(), body(&noise(2, 5 << 20), 1 << 20)).await.unwrap();
+    drop(session);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while !bench.repository.store().list("locks").await.unwrap().is_empty() {
+        assert!(std::time::Instant::now() < deadline, "the lock stayed");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let report = bench.repository.check(CheckOptions { read_data: true }, |_| {}).await.unwrap();
+    assert!(report.is_sound() && report.unreferenced_packs > 0, "{report:?}");
+    one_file(&bench.repository, b"kept").await;
+    bench.restic(&["check", "--read-data"]);
+    bench.restic(&["prune"]);
+    bench.assert_sound().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_files_at_once_store_shared_content_once() {
+    let bench = Bench::new().await;
+    let session = bench.repository.backup(BackupOptions::default()).await.unwrap();
+    let pages = noise(11, 3 << 20);
+    let puts = (0..16).map(|i| {
+        let (session, body) = (session.clone(), body(&pages, 60_000));
+        async move { session.put_file(&path(&format!("data/{i}")), attributes(), body).await }
+    });
+    for put in futures::future::join_all(puts).await {
+        put.unwrap();
+    }
+    let totals = session.totals();
+    assert_eq!((totals.files, totals.bytes, totals.new_bytes), (16, 48 << 20, 3 << 20));
+    session.commit(meta()).await.unwrap();
+    bench.assert_sound().await;
+}
+
+#[tokio::test]
+async fn a_session_whose_lock_was_removed_refuses_to_commit() {
+    let repository = in_memory().await;
+    let session = repository.backup(BackupOptions::default()).await.unwrap();
+    session.put_file(&path("a"), attributes(), body(b"x", 1)).await.unwrap();
+    assert_eq!(repository.unlock(false).await.unwrap(), 0, "a living lock was removed");
+    assert_eq!(repository.unlock(true).await.unwrap(), 1);
+    let error = session.commit(meta()).await.unwrap_err();
+    assert_eq!(error.kind(), RepoErrorKind::LockLost);
+    assert!(repository.snapshots().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_source_that_fails_leaves_no_file_and_a_usable_session() {
+    let repository = in_memory().await;
+    let session = repository.backup(BackupOptions::default()).await.unwrap();
+    let broken = futures::stream::iter([Ok(bytes::Bytes::from(vec![1; 3 << 20])), Err(std::io::Error::other("cut"))]);
+    let error = session.put_file(&path("a"), attributes(), broken).await.unwrap_err();
+    assert_eq!(error.kind(), RepoErrorKind::Source);
+    session.put_file(&path("a"), attributes(), body(b"whole", 2)).await.unwrap();
+    for taken in ["a", "a/b"] {
+        let error = session.put_file(&path(taken), attributes(), body(b"", 1)).await.unwrap_err();
+        assert_eq!(error.kind(), RepoErrorKind::Conflict, "{taken}");
+    }
+    let backup = session.commit(meta()).await.unwrap();
+    let reader = repository.open_snapshot(&backup.id).await.unwrap();
+    assert_eq!(reader.read_all(&path("a"), 9).await.unwrap(), b"whole");
+    assert_eq!(reader.read_all(&path("a"), 4).await.unwrap_err().kind(), RepoErrorKind::Damaged);
+    assert_eq!(reader.read_all(&path("b"), 4).await.unwrap_err().kind(), RepoErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn opening_what_is_not_there_and_making_what_is_are_their_own_errors() {
+    let password = Password::new("x");
+    let store = memory();
+    assert_eq!(Repository::open(store.clone(), &password).await.unwrap_err().kind(), RepoErrorKind::NotFound);
+    let options = InitOptions { kdf: KdfCost::TRIVIAL };
+    let repository = Repository::init(store.clone(), &password, options).await.unwrap();
+    assert_eq!(Repository::init(store.clone(), &password, options).await.unwrap_err().kind(), RepoErrorKind::AlreadyExists);
+    assert_eq!(Repository::open(store.clone(), &Password::new("y")).await.unwrap_err().kind(), RepoErrorKind::WrongPassword);
+    let nobody = noise(1, 32).iter().map(|b| format!("{b:02x}")).collect::<String>().parse().unwrap();
+    assert_eq!(repository.open_snapshot(&nobody).await.map(drop).unwrap_err().kind(), RepoErrorKind::NotFound);
+}
+
+/// Callers run all of this in tasks; the compiler checks that they may.
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_runs_in_a_task() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = open(folder.path());
+    let task = tokio::spawn(async move {
+        let repository = in_memory().await;
+        repository.key_list().await.unwrap();
+        let backup = one_file(&repository, b"x").await;
+        let reader = repository.open_snapshot(&backup.id).await.unwrap();
+        reader.nodes().await.unwrap();
+        reader.read(&path("data/file")).await.unwrap().next().await.unwrap().unwrap();
+        reader.place(&path("data"), &dir, PlaceOptions::default()).await.unwrap();
+        repository.lock(LockKind::Exclusive).await.unwrap().release().await.unwrap();
+        repository.check(CheckOptions { read_data: true }, |_| {}).await.unwrap().is_sound()
+    });
+    assert!(task.await.unwrap());
+}
