@@ -265,13 +265,14 @@ impl Placing {
     /// Folders, deepest first: a parent may forbid us to go below it.
     fn finish_others(&self, others: &[Listed]) -> Result<()> {
         for (path, node) in others.iter().rev().filter(|(_, node)| matches!(node.kind, NodeKind::Directory { .. })) {
-            let folder = self.into.open_dir(path).map_err(failed(path))?;
+            let folder = self.into.open(path).map_err(failed(path))?;
             let system = |error: rustix::io::Errno| failed(path)(error.into());
             rustix::fs::futimens(&folder, &timestamps(node.modified)).map_err(system)?;
             rustix::fs::fchmod(&folder, rustix::fs::Mode::from_raw_mode(node.mode)).map_err(system)?;
             rustix::fs::fsync(&folder).map_err(system)?;
         }
-        rustix::fs::fsync(&self.into).map_err(|error| failed(".")(error.into()))
+        // `Dir` itself may be a handle that only names the folder.
+        self.into.open(".").and_then(|folder| folder.sync_all()).map_err(failed("."))
     }
 
     fn advance(&self, bytes: u64, files: u64) {

@@ -16,9 +16,8 @@ pub struct FileAttributes {
 
 /// One folder: its entries by name, which a map of strings keeps in the order trees want.
 pub(crate) struct Folder {
-    attributes: FileAttributes,
-    /// Whether it was put, not only implied by what lies in it.
-    put: bool,
+    /// Nothing for a folder that is only implied by what lies in it.
+    attributes: Option<FileAttributes>,
     entries: BTreeMap<String, Entry>,
 }
 
@@ -29,9 +28,9 @@ pub(crate) enum Entry {
 }
 
 impl Folder {
-    /// A folder that nobody described: for the owner alone.
-    pub(crate) fn implied(modified: Timestamp) -> Self {
-        Self { attributes: FileAttributes { mode: 0o700, modified }, put: false, entries: BTreeMap::new() }
+    /// A folder that nobody described.
+    pub(crate) fn implied() -> Self {
+        Self { attributes: None, entries: BTreeMap::new() }
     }
 
     /// Whether something was put at `path`; an implied folder was not.
@@ -50,11 +49,10 @@ impl Folder {
 
     /// Puts a file or link.
     pub(crate) fn put(&mut self, path: &RelativePath, entry: Entry) -> Result<()> {
-        let modified = self.attributes.modified;
         let mut folder = self;
         if let Some(parent) = path.parent() {
             for name in parent.parts() {
-                folder = folder.below(name, modified).ok_or_else(|| conflict(path))?;
+                folder = folder.below(name).ok_or_else(|| conflict(path))?;
             }
         }
         if folder.entries.contains_key(path.name()) {
@@ -66,21 +64,20 @@ impl Folder {
 
     /// Puts a folder, or describes one that was implied.
     pub(crate) fn put_folder(&mut self, path: &RelativePath, attributes: FileAttributes) -> Result<()> {
-        let modified = self.attributes.modified;
         let mut folder = self;
         for name in path.parts() {
-            folder = folder.below(name, modified).ok_or_else(|| conflict(path))?;
+            folder = folder.below(name).ok_or_else(|| conflict(path))?;
         }
-        if folder.put {
+        if folder.attributes.is_some() {
             return Err(conflict(path));
         }
-        (folder.attributes, folder.put) = (attributes, true);
+        folder.attributes = Some(attributes);
         Ok(())
     }
 
-    fn below(&mut self, name: &str, modified: Timestamp) -> Option<&mut Folder> {
+    fn below(&mut self, name: &str) -> Option<&mut Folder> {
         let entry =
-            self.entries.entry(name.to_owned()).or_insert_with(|| Entry::Folder(Folder::implied(modified)));
+            self.entries.entry(name.to_owned()).or_insert_with(|| Entry::Folder(Folder::implied()));
         match entry {
             Entry::Folder(folder) => Some(folder),
             _ => None,
@@ -89,18 +86,28 @@ impl Folder {
 
     /// Stores the folder's tree and all below; each is given to `store` when its subtrees are.
     pub(crate) fn store(self, store: &mut impl FnMut(&[u8]) -> Result<Id>) -> Result<Id> {
+        self.store_described(store).map(|(id, _)| id)
+    }
+
+    /// A folder that nobody described is for the owner alone and as old as the newest thing in
+    /// it: the same content makes the same tree.
+    fn store_described(self, store: &mut impl FnMut(&[u8]) -> Result<Id>) -> Result<(Id, FileAttributes)> {
         let mut tree = Tree::default();
+        let mut newest = Timestamp::EPOCH;
         for (name, entry) in self.entries {
             let (attributes, kind) = match entry {
                 Entry::File { attributes, bytes, content } => (attributes, NodeKind::File { bytes, content }),
                 Entry::Symlink { attributes, target } => (attributes, NodeKind::Symlink { target }),
                 Entry::Folder(folder) => {
-                    (folder.attributes, NodeKind::Directory { subtree: folder.store(store)? })
+                    let (subtree, attributes) = folder.store_described(store)?;
+                    (attributes, NodeKind::Directory { subtree })
                 }
             };
+            newest = newest.max(attributes.modified);
             tree.nodes.push(TreeNode::new(&name, attributes.mode, attributes.modified, kind));
         }
-        store(&tree.to_bytes()?)
+        let id = store(&tree.to_bytes()?)?;
+        Ok((id, self.attributes.unwrap_or(FileAttributes { mode: 0o700, modified: newest })))
     }
 }
 

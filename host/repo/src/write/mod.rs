@@ -139,7 +139,7 @@ impl BackupSession {
                 chunking: options.chunking,
                 batches: Arc::new(Semaphore::new(batches_max as usize)),
                 batches_max,
-                root: Mutex::new(Folder::implied(std::time::SystemTime::now().into())),
+                root: Mutex::new(Folder::implied()),
                 committing: AtomicBool::new(false),
                 active: AtomicUsize::new(0),
                 totals: AtomicTotals::default(),
@@ -312,7 +312,7 @@ impl BackupSession {
     }
 
     async fn store_trees(&self) -> Result<Id> {
-        let root = self.root(|root| std::mem::replace(root, Folder::implied(Timestamp::EPOCH)));
+        let root = self.root(|root| std::mem::replace(root, Folder::implied()));
         let shared = Arc::clone(&self.shared);
         let runtime = tokio::runtime::Handle::current();
         tokio::task::spawn_blocking(move || {
