@@ -25,7 +25,7 @@ pub(crate) struct Args {
 #[command(next_help_heading = "Global options")]
 pub(crate) struct GlobalArgs {
     /// The configuration; else ./backstay.toml, ~/.config/backstay/backstay.toml, /etc/backstay/backstay.toml
-    #[arg(long, global = true, value_name = "FILE", env = "BACKSTAY_CONFIG")]
+    #[arg(long, global = true, value_name = "FILE", env = "BACKSTAY_CONFIG", hide_env_values = true)]
     pub(crate) config: Option<PathBuf>,
     /// One JSON value on standard output, everything else on standard error
     #[arg(long, global = true)]

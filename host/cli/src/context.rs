@@ -8,7 +8,7 @@ use crate::{
     output::Output,
     progress::Progress,
 };
-use backstay_pipeline::FailureKind;
+use backstay_pipeline::{FailureKind, LogLevel};
 use std::{
     env,
     path::{Path, PathBuf},
@@ -16,8 +16,6 @@ use std::{
 
 /// More folders with plugins, joined with `:`.
 const PLUGINS_VARIABLE: &str = "BACKSTAY_PLUGINS";
-/// Where packages put plugins.
-const PLUGINS_FOLDER: &str = "/usr/lib/backstay/plugins";
 /// Where compiled plugins are kept, when set: ours, systemd's `CacheDirectory=`, the desktop's.
 const CACHE_VARIABLES: [(&str, &str); 4] =
     [("BACKSTAY_CACHE", ""), ("CACHE_DIRECTORY", ""), ("XDG_CACHE_HOME", "backstay"), ("HOME", ".cache/backstay")];
@@ -48,6 +46,18 @@ impl Context {
         Progress::new(&self.bars)
     }
 
+    /// Which of a job's log lines are worth making: this process's log filters them again.
+    pub(crate) fn log_level(&self) -> LogLevel {
+        match self.global.verbose {
+            _ if env::var_os(logging::FILTER_VARIABLE).is_some() => LogLevel::Trace,
+            _ if self.global.quiet => LogLevel::Error,
+            0 => LogLevel::Warn,
+            1 => LogLevel::Info,
+            2 => LogLevel::Debug,
+            _ => LogLevel::Trace,
+        }
+    }
+
     /// The configuration that was named, by option or variable.
     pub(crate) fn config_named(&self) -> Option<&Path> {
         self.global.config.as_deref()
@@ -59,16 +69,10 @@ impl Context {
         Ok(Config::load(self.config_named(), &Config::usual_places(home.as_deref()))?)
     }
 
-    /// Folders to look for plugins in, best first: options, variable, beside the binary, the packages' own.
+    /// Folders to look for plugins in, best first.
     pub(crate) fn plugin_folders(&self) -> Vec<PathBuf> {
-        let listed = env::var_os(PLUGINS_VARIABLE).unwrap_or_default();
-        let beside = env::current_exe().ok().and_then(|binary| Some(binary.parent()?.to_owned()));
-        let mut folders = self.global.plugin_dir.clone();
-        folders.extend(env::split_paths(&listed).filter(|folder| !folder.as_os_str().is_empty()));
-        folders.extend(beside.iter().map(|folder| folder.join("plugins")));
-        folders.extend(beside);
-        folders.push(PathBuf::from(PLUGINS_FOLDER));
-        folders
+        let (listed, binary) = (env::var_os(PLUGINS_VARIABLE), env::current_exe().ok());
+        backstay_sandbox::folders(&self.global.plugin_dir, listed.as_deref(), binary.as_deref())
     }
 
     /// Where compiled plugins are kept.

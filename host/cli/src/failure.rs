@@ -1,12 +1,12 @@
 //! Why a command did not do what was asked: one line, what to do next, an exit code.
 
 use crate::{
-    config::{ConfigError, SecretError},
+    config::{ConfigError, SchemaError, SecretError},
     exit::Exit,
     output::Output,
 };
 use backstay_pipeline::FailureKind;
-use backstay_repo::{RepoError, RepoErrorKind};
+use backstay_repo::{RepoError, RepoErrorKind, log::LogError};
 use std::process::ExitCode;
 
 /// Each kind has one exit code.
@@ -66,15 +66,19 @@ impl Failure {
         if self.told {
             return exit(self.kind).into();
         }
-        output.failure(&serde_json::json!({
+        output.failure(&self.json());
+        exit(self.kind).into()
+    }
+
+    fn json(&self) -> serde_json::Value {
+        serde_json::json!({
             "error": {
                 "kind": self.kind,
                 "message": self.message,
                 "hint": self.hint,
                 "exit-code": exit(self.kind).code(),
             }
-        }));
-        exit(self.kind).into()
+        })
     }
 }
 
@@ -87,7 +91,16 @@ fn one_line(text: &str) -> String {
 pub(crate) fn refuse_arguments(error: &clap::Error) -> ExitCode {
     // Nothing is left to be done when even this cannot be printed.
     let _ = error.print();
-    if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() }
+    if !error.use_stderr() {
+        return Exit::Done.into();
+    }
+    // The arguments did not parse, so `--json` is looked for among them as they are.
+    let output = Output { json: std::env::args_os().any(|argument| argument == "--json") };
+    let text = error.to_string();
+    let first = text.lines().next().unwrap_or_default();
+    let failure = Failure::usage(first.trim_start_matches("error: "));
+    output.failure(&failure.json());
+    Exit::Usage.into()
 }
 
 impl From<backstay_pipeline::Failure> for Failure {
@@ -105,6 +118,15 @@ impl From<ConfigError> for Failure {
         let missing = matches!(error, ConfigError::Missing { .. });
         let failure = Self::new(FailureKind::Usage, format!("failed to read the configuration: {error}"));
         if missing { failure.hint("write one with `backstay init`, or name one with --config") } else { failure }
+    }
+}
+
+impl From<SchemaError> for Failure {
+    fn from(error: SchemaError) -> Self {
+        match error {
+            SchemaError::Settings(error) => error.into(),
+            error @ SchemaError::Schema { .. } => Self::new(FailureKind::Failed, error.to_string()),
+        }
     }
 }
 
@@ -128,6 +150,18 @@ impl From<RepoError> for Failure {
             _ => FailureKind::Failed,
         };
         Self::new(kind, error.to_string())
+    }
+}
+
+impl From<LogError> for Failure {
+    fn from(error: LogError) -> Self {
+        let message = error.to_string();
+        match error {
+            LogError::Repo(error) => error.into(),
+            LogError::Gap(_) => Self::new(FailureKind::Gap, message),
+            LogError::Conflict { .. } => Self::new(FailureKind::Conflict, message),
+            _ => Self::new(FailureKind::Failed, message),
+        }
     }
 }
 

@@ -1,32 +1,54 @@
 //! Jobs that run an engine plugin: each in a child process, told everything over a pipe.
+//!
+//! ```text
+//!   Target ──► plugin's file ──► its description ──► settings, grants and method are judged
+//!                                                        │
+//!   JobSpec, secrets read at last ◄──────────────────────┘──► run_job ──► events, the answer
+//! ```
 
 use crate::{
     command::restore::show_plan,
-    config::{Config, Grants, Repository, Target},
+    config::{self, Config, Grants, Repository, Target},
     context::Context,
     failure::{Failure, Result},
+    progress::Progress,
 };
-use backstay_pipeline::{Event, FailureKind, Job, JobResult, JobSpec, LogLevel, RepositorySpec, TargetSpec};
-use backstay_sandbox as sandbox;
+use backstay_pipeline::{
+    Event, FailureKind, Job, JobResult, JobSpec, LogLevel, RepositorySpec, RunOptions, TargetSpec,
+};
+use backstay_sandbox::{self as sandbox, Description, GrantKind};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 impl Context {
     /// Runs a job for a target to its end; progress, log and plans are shown meanwhile.
     pub(crate) fn job(&self, target: &str, job: Job) -> Result<JobResult> {
         let config = self.config()?;
         let target = config.target(target)?;
-        let spec = self.spec(&config, target, job)?;
+        let plugin = sandbox::find(target.engine.as_str(), &self.plugin_folders())
+            .map_err(|error| Failure::from(backstay_pipeline::Failure::from(error)))?;
+        let description = self.describe(&plugin)?;
+        judge(&config, target, &description, &job)?;
+        let name = name(&job);
+        let spec = self.spec(&config, target, plugin, job)?;
         let mut progress = self.progress();
-        let result = self.block_on(async {
-            let options = backstay_pipeline::RunOptions::default();
-            let shown = |event| self.show(event, target, &mut progress);
-            Ok(backstay_pipeline::run_job(spec, &options, shown).await?)
-        });
-        progress.finish();
-        result
+        self.block_on(async {
+            let shown = |event| self.show(event, name, target, &mut progress);
+            Ok(backstay_pipeline::run_job(spec, &RunOptions::default(), shown).await?)
+        })
     }
 
-    fn spec(&self, config: &Config, target: &Target, job: Job) -> Result<JobSpec> {
-        let plugin = self.plugin_for(config, target)?;
+    /// Who a plugin says it is.
+    pub(crate) fn describe(&self, plugin: &Path) -> Result<Description> {
+        let cache = self.cache()?;
+        self.block_on(async {
+            Ok(backstay_pipeline::describe(plugin.to_owned(), cache, &RunOptions::default()).await?)
+        })
+    }
+
+    fn spec(&self, config: &Config, target: &Target, plugin: PathBuf, job: Job) -> Result<JobSpec> {
         let repository = match job {
             Job::Inspect => None,
             _ => Some(config.repository(target.repository.as_str())?.spec()?),
@@ -37,27 +59,89 @@ impl Context {
             plugin,
             settings: target.settings.json.clone(),
             grants: target.grants.resolve(target.name.as_str())?,
+            limits: target.limits,
         };
-        Ok(JobSpec { job, target, repository, cache: self.cache()? })
+        Ok(JobSpec { job, target, repository, cache: self.cache()?, log_level: self.log_level() })
     }
 
-    fn show(&self, event: Event, target: &Target, progress: &mut crate::progress::Progress) {
+    fn show(&self, event: Event, job: &'static str, target: &Target, progress: &mut Progress) {
         match event {
             Event::Progress { phase, done, total } => progress.update(&phase, done, total),
-            Event::Log { level, source, message } => log(level, &source, target, &message),
-            Event::Plan(plan) => show_plan(&plan, self.output()),
+            Event::Log { level, source, message, fields } => log(level, &source, job, target, &message, &fields),
+            Event::Plan(plan) => {
+                progress.finish();
+                show_plan(&plan, self.output());
+            }
             // The answer and the failure are what `run_job` returns.
             Event::Done(_) | Event::Failed(_) => {}
         }
     }
 }
 
+/// The job's name in log lines.
+fn name(job: &Job) -> &'static str {
+    match job {
+        Job::Inspect => "inspect",
+        Job::Backup { .. } => "backup",
+        Job::Archive { .. } => "archive",
+        Job::Restore(_) => "restore",
+    }
+}
+
+/// Refuses what the plugin's description says cannot work, before anything is started.
+fn judge(config: &Config, target: &Target, description: &Description, job: &Job) -> Result<()> {
+    target.check_settings(&config.file, &description.config_schema)?;
+    let mut needed: Vec<&str> = Vec::new();
+    if let Job::Backup { method: Some(wanted) } = job {
+        let methods = description.methods.iter().map(|method| method.name.as_str());
+        let Some(method) = description.methods.iter().find(|method| method.name == *wanted) else {
+            let advice = config::advice(wanted, methods);
+            let engine = &target.engine;
+            return Err(Failure::usage(format!("failed to back up: engine `{engine}` has no method `{wanted}`{advice}")));
+        };
+        needed.extend(method.grants.iter().map(String::as_str));
+    }
+    for ask in &description.grants {
+        let key = format!("targets.{}.grants.{}.{}", target.name, table(ask.kind), ask.name);
+        if (ask.required || needed.contains(&ask.name.as_str())) && !target.grants.has(table(ask.kind), &ask.name) {
+            return Err(Failure::usage(format!("failed to start: {key} is not granted")).hint(ask.purpose.clone()));
+        }
+    }
+    for (kind, name) in target.grants.names() {
+        if !description.grants.iter().any(|ask| table(ask.kind) == kind && ask.name == name) {
+            let asked = description.grants.iter().filter(|ask| table(ask.kind) == kind).map(|ask| ask.name.as_str());
+            let advice = config::advice(name, asked);
+            tracing::warn!("targets.{}.grants.{kind}.{name} is granted, and nobody asked for it{advice}", target.name);
+        }
+    }
+    Ok(())
+}
+
+/// The configuration's table for grants of this kind.
+pub(crate) fn table(kind: GrantKind) -> &'static str {
+    match kind {
+        GrantKind::Endpoint => "endpoints",
+        GrantKind::Credential => "credentials",
+        GrantKind::DirectoryRead | GrantKind::DirectoryWrite => "directories",
+        GrantKind::Tool => "tools",
+    }
+}
+
 /// Into this process's log, with what a reader needs to find the culprit.
-fn log(level: LogLevel, source: &str, target: &Target, message: &str) {
-    let (engine, target) = (target.engine.as_str(), target.name.as_str());
+fn log(
+    level: LogLevel,
+    source: &str,
+    job: &'static str,
+    target: &Target,
+    message: &str,
+    fields: &BTreeMap<String, String>,
+) {
+    let (plugin, database) = (target.engine.as_str(), target.name.as_str());
+    let others = fields.iter().filter(|(key, _)| !matches!(key.as_str(), "plugin" | "database" | "job"));
+    let others: String = others.map(|(key, value)| format!(" {key}={value}")).collect();
     macro_rules! line {
         ($level:ident) => {
-            tracing::$level!(target: "plugin", source, plugin = engine, job_target = target, "{message}")
+            tracing::$level!(target: "plugin", source, plugin, database, job, "{message}{others}")
         };
     }
     match level {

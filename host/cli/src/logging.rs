@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 
 /// The variable that overrides `-v` and `--quiet`, in the syntax of `RUST_LOG`.
-const FILTER_VARIABLE: &str = "BACKSTAY_LOG";
+pub(crate) const FILTER_VARIABLE: &str = "BACKSTAY_LOG";
 
 /// Sets the process's log up. Called once.
 pub(crate) fn set_up(args: &GlobalArgs, bars: &indicatif::MultiProgress) {

@@ -1,24 +1,24 @@
 //! `backstay`: database backup and point-in-time recovery.
 //!
 //! ```text
-//!   args ──► Context ──► command::<verb>::run ──► Report on standard output
-//!   (clap)   (config,        │                    Failure: one line on standard error, and an exit code
-//!             output,        └──► in this process: what needs the repository alone
-//!             plugins)            in a child process (`backstay job`): what runs an engine plugin
+//!   args ──► Context ──► command::<verb>::run ──► a result on standard output, or a Failure and an exit code
+//!                            └──► in this process: what needs the repository alone
+//!                                 in a child process (`backstay job`): what runs an engine plugin
 //! ```
 
 mod args;
+mod catalog;
 mod command;
 mod config;
 mod context;
 mod exit;
 mod failure;
+mod job;
 mod limits;
 mod logging;
 mod output;
+mod plugin_build;
 mod progress;
-#[cfg(test)]
-mod reference;
 
 use clap::Parser;
 use std::process::ExitCode;

@@ -1,6 +1,7 @@
 //! What a command says: its result on standard output, everything else on standard error.
 
 use crate::failure::{Failure, Result};
+use backstay_core::Timestamp;
 use backstay_pipeline::FailureKind;
 use serde::Serialize;
 use std::{
@@ -152,6 +153,11 @@ pub(crate) fn duration(duration: std::time::Duration) -> String {
         60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
         _ => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
     }
+}
+
+/// A time to the second: lists are for looking, `--json` has the rest.
+pub(crate) fn seconds(time: Timestamp) -> String {
+    Timestamp::from_micros(time.as_micros() / 1_000_000 * 1_000_000).to_string()
 }
 
 #[cfg(test)]

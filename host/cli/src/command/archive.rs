@@ -8,11 +8,14 @@ use backstay_pipeline::{Job, JobResult};
 pub(crate) struct ArchiveArgs {
     /// A target of the configuration
     target: String,
+    /// Start again where the server still has log, leaving a gap: no window reaches across it
+    #[arg(long)]
+    accept_gap: bool,
 }
 
 /// Runs until SIGTERM or SIGINT, then hands over what it has and ends with 0.
 pub(crate) fn run(args: &ArchiveArgs, context: &Context) -> Result<()> {
-    let JobResult::Archive(done) = context.job(&args.target, Job::Archive)? else {
+    let JobResult::Archive(done) = context.job(&args.target, Job::Archive { accept_gap: args.accept_gap })? else {
         return Err(crate::job::answered_something_else());
     };
     let end = done.tail.as_ref().map_or_else(|| "no log yet".to_owned(), |tail| format!("log is kept up to {tail}"));

@@ -8,6 +8,8 @@ pub(crate) mod init;
 pub(crate) mod inspect;
 pub(crate) mod log;
 pub(crate) mod plugin;
+#[cfg(test)]
+mod reference;
 pub(crate) mod repo;
 pub(crate) mod restore;
 pub(crate) mod window;

@@ -33,6 +33,11 @@ repository = "main"
 # The engine's own settings: `backstay plugin show postgresql` lists them.
 settings = { sslmode = "prefer" }
 
+# How much the plugin may take; these are the defaults.
+# [targets.shop.limits]
+# memory-mib = 256
+# stall-seconds = 30       # computing without moving a byte
+
 # What the plugin may reach. What is not granted here does not exist for it.
 [targets.shop.grants]
 # host:port, [v6]:port or /path/of/a/socket ...

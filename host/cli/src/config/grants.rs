@@ -69,6 +69,22 @@ impl Grants {
     }
 }
 
+impl Grants {
+    /// Every grant as (table, name).
+    pub(crate) fn names(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let endpoints = self.endpoints.keys().map(|name| ("endpoints", name.as_str()));
+        let credentials = self.credentials.keys().map(|name| ("credentials", name.as_str()));
+        let directories = self.directories.keys().map(|name| ("directories", name.as_str()));
+        let tools = self.tools.keys().map(|name| ("tools", name.as_str()));
+        endpoints.chain(credentials).chain(directories).chain(tools)
+    }
+
+    /// Whether there is a grant of that name in that table.
+    pub(crate) fn has(&self, table: &str, name: &str) -> bool {
+        self.names().any(|granted| granted == (table, name))
+    }
+}
+
 type Entry<'a> = &'a Spanned<DeValue<'a>>;
 
 /// Reads every entry of the table under `key`; no table, no entries.

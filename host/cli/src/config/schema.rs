@@ -27,10 +27,9 @@ impl Target {
     /// Checks the settings; `file` is the configuration's, for the complaint.
     ///
     /// Values are not repeated in messages: somebody may have put a password there.
-    pub(crate) fn check_settings(&self, file: &Path, schema: &str) -> Result<(), SchemaError> {
+    pub(crate) fn check_settings(&self, file: &Path, schema: &Value) -> Result<(), SchemaError> {
         let refuse = |reason: String| SchemaError::Schema { engine: self.engine.to_string(), reason };
-        let schema: Value = serde_json::from_str(schema).map_err(|error| refuse(error.to_string()))?;
-        let validator = jsonschema::validator_for(&schema)
+        let validator = jsonschema::validator_for(schema)
             .map_err(|error| refuse(error.to_string().chars().take(MESSAGE_CHARS_MAX).collect()))?;
         let Some(error) = validator.iter_errors(&self.settings.json).next() else { return Ok(()) };
         let pointer = error.instance_path().to_string();

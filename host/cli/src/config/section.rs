@@ -6,7 +6,7 @@ use super::{
 };
 use std::{
     fmt,
-    ops::Range,
+    ops::{Range, RangeInclusive},
     path::{Path, PathBuf},
 };
 use toml::{
@@ -117,6 +117,20 @@ impl<'a> Section<'a> {
                 let message = format!("{} must be true or false, not {}", self.key(key), kind(other));
                 Err(self.source.error(value.span(), message))
             }
+        }
+    }
+
+    /// A whole number within a range, when the key is there.
+    pub(crate) fn number(&self, key: &str, range: RangeInclusive<u32>) -> Result<Option<u32>, ConfigError> {
+        let Some(value) = self.value(key) else { return Ok(None) };
+        let refuse = |what: &str| {
+            let message = format!("{} {what} from {} to {}", self.key(key), range.start(), range.end());
+            Err(self.source.error(value.span(), message))
+        };
+        let DeValue::Integer(digits) = value.get_ref() else { return refuse("must be a whole number") };
+        match i64::from_str_radix(digits.as_str(), digits.radix()).ok().and_then(|number| u32::try_from(number).ok()) {
+            Some(number) if range.contains(&number) => Ok(Some(number)),
+            _ => refuse("must be"),
         }
     }
 

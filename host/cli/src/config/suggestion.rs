@@ -2,10 +2,15 @@
 
 use crate::limits::SUGGESTION_DISTANCE_DIVISOR;
 
+/// Longest word that is compared: nobody mistypes a longer one by a letter.
+const TYPED_CHARS_MAX: usize = 100;
+
 /// The candidate nearest to `typed`, when it is near enough to be what was meant.
 pub(crate) fn nearest<'a>(typed: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let short = |word: &str| word.chars().count() <= TYPED_CHARS_MAX;
     candidates
         .into_iter()
+        .filter(|candidate| short(typed) && short(candidate))
         .map(|candidate| (edits(typed, candidate), candidate))
         .filter(|(distance, candidate)| {
             *distance * SUGGESTION_DISTANCE_DIVISOR <= typed.chars().count().max(candidate.chars().count())
@@ -27,20 +32,23 @@ pub(crate) fn advice<'a>(typed: &str, candidates: impl IntoIterator<Item = &'a s
     }
 }
 
-/// Levenshtein's distance, in characters; one row of the matrix at a time.
+/// How many letters were left out, added, replaced or swapped with their neighbour.
 fn edits(from: &str, to: &str) -> usize {
-    let to: Vec<char> = to.chars().collect();
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (i, a) in from.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, b) in to.iter().enumerate() {
-            let replaced = diagonal + usize::from(a != *b);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+    let (from, to): (Vec<char>, Vec<char>) = (from.chars().collect(), to.chars().collect());
+    let mut rows: Vec<Vec<usize>> = vec![(0..=to.len()).collect()];
+    for i in 1..=from.len() {
+        let mut row = vec![i];
+        for j in 1..=to.len() {
+            let replaced = rows[i - 1][j - 1] + usize::from(from[i - 1] != to[j - 1]);
+            let mut best = replaced.min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && from[i - 1] == to[j - 2] && from[i - 2] == to[j - 1] {
+                best = best.min(rows[i - 2][j - 2] + 1);
+            }
+            row.push(best);
         }
+        rows.push(row);
     }
-    row[to.len()]
+    rows[from.len()][to.len()]
 }
 
 #[cfg(test)]
@@ -51,7 +59,7 @@ mod tests {
     fn a_typing_slip_is_recognised_and_a_stranger_is_not() {
         let keys = ["password-file", "password-command", "url"];
         assert_eq!(nearest("pasword-file", keys), Some("password-file"));
-        assert_eq!(nearest("ulr", keys), None);
+        assert_eq!(nearest("ulr", keys), Some("url"));
         assert_eq!(nearest("colour", keys), None);
         assert_eq!(edits("kitten", "sitting"), 3);
         assert_eq!(edits("", "abc"), 3);

@@ -9,6 +9,7 @@ use super::{
     suggestion,
 };
 use backstay_core::TargetName;
+use backstay_sandbox::Limits;
 
 /// A database instance: its engine, its repository, its settings, its grants.
 #[derive(Clone, Debug)]
@@ -23,6 +24,8 @@ pub(crate) struct Target {
     pub(crate) settings: Settings,
     /// What the plugin may reach.
     pub(crate) grants: Grants,
+    /// How much memory and computing the plugin may take.
+    pub(crate) limits: Limits,
 }
 
 impl Target {
@@ -32,7 +35,7 @@ impl Target {
         section: Section<'_>,
         repositories: impl Iterator<Item = &'r str> + Clone,
     ) -> Result<Self, ConfigError> {
-        let section = section.only(&["engine", "repository", "settings", "grants"])?;
+        let section = section.only(&["engine", "repository", "settings", "grants", "limits"])?;
         let engine = section.parsed("engine")?.ok_or_else(|| section.missing("engine"))?.value;
         let written = section.text_required("repository")?;
         let repository = repositories
@@ -53,6 +56,21 @@ impl Target {
             None => Settings::none(section.source().place(section.span().start)),
         };
         let grants = section.section("grants")?.map(Grants::from_section).transpose()?.unwrap_or_default();
-        Ok(Self { name, engine, repository, settings, grants })
+        let limits = section.section("limits")?.map(limits).transpose()?.unwrap_or_default();
+        Ok(Self { name, engine, repository, settings, grants, limits })
     }
+}
+
+/// Least and most memory of a plugin, in MiB: less holds no plugin, more is no plugin.
+const MEMORY_MIB: std::ops::RangeInclusive<u32> = 16..=65_536;
+/// Fewest and most seconds a plugin may compute without moving a byte.
+const STALL_SECONDS: std::ops::RangeInclusive<u32> = 1..=86_400;
+
+fn limits(section: Section<'_>) -> Result<Limits, ConfigError> {
+    let section = section.only(&["memory-mib", "stall-seconds"])?;
+    let defaults = Limits::default();
+    Ok(Limits {
+        memory_mib: section.number("memory-mib", MEMORY_MIB)?.unwrap_or(defaults.memory_mib),
+        stall_seconds: section.number("stall-seconds", STALL_SECONDS)?.unwrap_or(defaults.stall_seconds),
+    })
 }

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use super::*;
+use super::{name::GrantName, repository::Location, *};
 use std::fmt::Write as _;
 
 /// A file that is right, to be spoilt.
@@ -82,10 +82,10 @@ fn every_complaint_names_its_place_and_the_way_out() {
         (
             "engine =",
             "colour =",
-            "F:6:1: unknown key `colour` in [targets.shop], expected one of `engine`, `repository`, `settings`, `grants`",
+            "F:6:1: unknown key `colour` in [targets.shop], expected one of `engine`, `repository`, `settings`, `grants`, `limits`",
         ),
         ("[targets.shop]", "[target.shop]", "F:5:2: unknown key `target` in the file, did you mean `targets`?"),
-        ("\"main\"\nsettings", "\"mian\"\nsettings", "F:7:14: targets.shop.repository: there is no repository `mian`, expected `main`"),
+        ("\"main\"\nsettings", "\"mian\"\nsettings", "F:7:14: targets.shop.repository: there is no repository `mian`, did you mean `main`?"),
         ("engine = \"postgresql\"\n", "", "F:5:1: [targets.shop] needs `engine`"),
         ("\"postgresql\"", "\"Postgres\"", "F:6:10: targets.shop.engine: `Postgres` is not a valid engine name: use up to 63 lower-case letters, digits and `-`, a letter first"),
         ("\"postgresql\"", "15", "F:6:10: targets.shop.engine must be a text in quotes, not a whole number"),
@@ -135,6 +135,8 @@ fn every_complaint_names_its_place_and_the_way_out() {
         ("endpoints.primary", "endpoint.primary", "F:11:1: unknown key `endpoint` in [targets.shop.grants], did you mean `endpoints`?"),
         ("user = \"backup\", ", "", "F:12:23: [targets.shop.grants.credentials.primary] needs `user`"),
         ("settings = {", "settings = 5 # {", "F:8:12: targets.shop.settings must be a table, not a whole number"),
+        ("[targets.shop.grants]", "[targets.shop.limits]\nmemory-mib = 1\n[targets.shop.grants]", "F:11:14: targets.shop.limits.memory-mib must be from 16 to 65536"),
+        ("[targets.shop.grants]", "[targets.shop.limits]\nstall-seconds = \"1\"\n[targets.shop.grants]", "F:11:17: targets.shop.limits.stall-seconds must be a whole number from 1 to 86400"),
         ("2.5", "inf", "F:8:60: targets.shop.settings.deep.list[2] is not a number that can be used"),
         ("engine = \"postgresql\"", "engine = \"postgresql", "F:6:21: invalid basic string, expected `\"`"),
         ("engine = ", "engine = \"a\"\nengine = ", "F:7:1: duplicate key"),
@@ -150,7 +152,7 @@ fn settings_are_judged_by_the_schema_and_their_values_are_not_repeated() {
     let config = parse(GOOD).unwrap();
     let target = config.targets.values().next().unwrap();
     let judge = |schema: serde_json::Value| {
-        target.check_settings(Path::new("F"), &schema.to_string()).map_err(|error| error.to_string())
+        target.check_settings(Path::new("F"), &schema).map_err(|error| error.to_string())
     };
     judge(serde_json::json!({"type": "object", "properties": {"sslmode": {"enum": ["prefer"]}}})).unwrap();
     let wrong = judge(serde_json::json!({"properties": {"sslmode": {"enum": ["disable", "require"]}}})).unwrap_err();

@@ -1,0 +1,160 @@
+//! What a repository holds of a target, read in this process: it runs no plugin.
+
+use crate::{
+    command::backups::Record,
+    config::Repository,
+    context::Context,
+    failure::{Failure, Result},
+};
+use backstay_core::{Chain, Confirmed, Gap, TargetName};
+use backstay_pipeline::{RepositorySpec, repository::open_log};
+use backstay_repo::{
+    CheckOptions, CheckProgress, Password, RepoErrorKind, Store, StoreConfig,
+    log::{LogChain, LogReport},
+};
+use std::sync::{Mutex, PoisonError};
+
+/// Everything that says where a target can be restored to.
+pub(crate) struct Catalog {
+    /// Its backups, oldest first.
+    pub(crate) records: Vec<Record>,
+    /// Its log.
+    pub(crate) chain: Chain,
+    /// How far the log is complete though nothing was logged.
+    pub(crate) confirmed: Option<Confirmed>,
+}
+
+/// What a check found.
+pub(crate) struct Checked {
+    /// What is damaged or missing, one line each.
+    pub(crate) problems: Vec<String>,
+    /// Missing links of the logs, by target.
+    pub(crate) gaps: Vec<(TargetName, Gap)>,
+    /// Problems that are not listed.
+    pub(crate) unlisted: u64,
+    /// Backups and other snapshots looked at.
+    pub(crate) snapshots: u64,
+    /// Bytes read and verified, of packs and logs.
+    pub(crate) bytes_read: u64,
+}
+
+impl Context {
+    /// The backups of one target, or of all targets in all repositories of the configuration, oldest first.
+    pub(crate) fn records(&self, target: Option<&str>) -> Result<Vec<Record>> {
+        let config = self.config()?;
+        let target = target.map(|target| config.target(target)).transpose()?;
+        let repositories = config.repositories.values();
+        let wanted = repositories.filter(|repository| target.is_none_or(|target| target.repository == repository.name));
+        let wanted: Vec<&Repository> = wanted.collect();
+        let mut records = self.block_on(async {
+            let mut records = Vec::new();
+            for repository in &wanted {
+                match open(repository).await {
+                    Ok(open) => records.extend(list(&open, target.map(|target| &target.name)).await?),
+                    // Asked for everything, a repository that was not made yet holds nothing.
+                    Err(Unopened::Absent(_)) if target.is_none() && wanted.len() > 1 => {}
+                    Err(unopened) => return Err(unopened.into()),
+                }
+            }
+            Ok(records)
+        })?;
+        records.sort_by_key(|record| record.backup.manifest.finished);
+        Ok(records)
+    }
+
+    /// Everything about one target.
+    pub(crate) fn catalog(&self, target: &str) -> Result<Catalog> {
+        let config = self.config()?;
+        let target = config.target(target)?;
+        let repository = config.repository(target.repository.as_str())?;
+        self.block_on(async {
+            let open = open(repository).await?;
+            // Backups first: the log that is listed later reaches at least as far.
+            let records = list(&open, Some(&target.name)).await?;
+            let log = open_log(&open, &target.name).await?;
+            Ok(Catalog { records, confirmed: log.confirmed().await?, chain: log.chain().clone() })
+        })
+    }
+
+    /// Checks a repository with its logs; with `read_data` every byte.
+    pub(crate) async fn check(&self, open: &backstay_repo::Repository, read_data: bool) -> Result<Checked> {
+        let progress = Mutex::new(self.progress());
+        let shown = |at: CheckProgress| {
+            // A drawing that panicked elsewhere is no reason to stop checking.
+            let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
+            progress.update(&format!("pack {} of {}", at.packs_done, at.packs_total), at.bytes_done, None);
+        };
+        let report = open.check(CheckOptions { read_data }, shown).await?;
+        let mut checked = Checked {
+            problems: report.errors,
+            gaps: Vec::new(),
+            unlisted: report.errors_unlisted,
+            snapshots: report.snapshots,
+            bytes_read: report.bytes_read,
+        };
+        for target in LogChain::targets(open.store()).await? {
+            let log = open_log(open, &target).await?.check(read_data).await?;
+            checked.add(&target, log);
+        }
+        Ok(checked)
+    }
+}
+
+impl Checked {
+    fn add(&mut self, target: &TargetName, log: LogReport) {
+        self.problems.extend(log.damaged.into_iter().map(|damaged| format!("{}: {}", damaged.object, damaged.why)));
+        self.gaps.extend(log.gaps.into_iter().map(|gap| (target.clone(), gap)));
+        self.bytes_read += log.read_bytes;
+    }
+}
+
+/// The store a repository lies on.
+pub(crate) fn store(spec: &RepositorySpec) -> Result<Store> {
+    let options = spec.options.iter().map(|(name, value)| (name.clone(), value.reveal().to_owned()));
+    Ok(Store::connect(&StoreConfig { url: spec.url.clone(), options: options.collect() })?)
+}
+
+/// Why a repository did not open.
+pub(crate) enum Unopened {
+    /// There is none at that place.
+    Absent(Failure),
+    /// Everything else.
+    Other(Failure),
+}
+
+impl From<Unopened> for Failure {
+    fn from(unopened: Unopened) -> Self {
+        match unopened {
+            Unopened::Absent(failure) | Unopened::Other(failure) => failure,
+        }
+    }
+}
+
+/// Opens a repository of the configuration; reads its secrets.
+pub(crate) async fn open(repository: &Repository) -> Result<backstay_repo::Repository, Unopened> {
+    let spec = repository.spec().map_err(Unopened::Other)?;
+    let store = store(&spec).map_err(Unopened::Other)?;
+    let name = &repository.name;
+    let opened = backstay_repo::Repository::open(store, &Password::new(spec.password.reveal())).await;
+    opened.map_err(|error| match error.kind() {
+        RepoErrorKind::NotFound => Unopened::Absent(
+            Failure::usage(format!("failed to open repository `{name}`: there is none at {}", spec.url))
+                .hint(format!("make it with `backstay repo init {name}`, or check its url")),
+        ),
+        RepoErrorKind::WrongPassword => Unopened::Other(
+            Failure::usage(format!("failed to open repository `{name}`: its password opens none of its keys"))
+                .hint(format!("check the password of [repositories.{name}]")),
+        ),
+        _ => Unopened::Other(error.into()),
+    })
+}
+
+/// Opens a target's log.
+pub(crate) async fn log(repository: &Repository, target: &TargetName) -> Result<LogChain> {
+    Ok(open_log(&open(repository).await?, target).await?)
+}
+
+async fn list(repository: &backstay_repo::Repository, target: Option<&TargetName>) -> Result<Vec<Record>> {
+    let entries = backstay_pipeline::catalog::entries(repository, target).await?;
+    Ok(entries.into_iter().map(|entry| Record { backup: entry.backup, uploaded: None }).collect())
+}
