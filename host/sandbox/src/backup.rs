@@ -11,8 +11,7 @@ use crate::{
     error::{EngineError, EngineErrorKind},
     limits,
     ports::{BackupSink, Node, NodeKind},
-    pump,
-    services::{answer, resource},
+    services::{answer, incoming, resource},
     state::{HasState, State},
 };
 use backstay_core::RelativePath;
@@ -149,7 +148,10 @@ impl HostBackupWriter for State {
 impl<T: Send + 'static> HostBackupWriterWithStore<T> for HasState {
     async fn identify(accessor: &Accessor<T, Self>, this: Resource<BackupWriter>, identity: String) -> Answer<()> {
         let writer = resource(accessor, &this)?;
-        let identified = writer.sink.identify(&identity).await;
+        let identified = match convert::identity(&identity) {
+            Ok(()) => writer.sink.identify(&identity).await,
+            Err(error) => Err(error),
+        };
         writer.identified.store(identified.is_ok(), Ordering::Release);
         answer(identified)
     }
@@ -162,7 +164,7 @@ impl<T: Send + 'static> HostBackupWriterWithStore<T> for HasState {
         body: StreamReader<u8>,
     ) -> Answer<u64> {
         let writer = resource(accessor, &this)?;
-        let body = accessor.with(|access| pump::incoming(access, body))?;
+        let body = incoming(accessor, body)?;
         let checked = (|| {
             writer.identified()?;
             Ok((convert::path(path)?, attributes.try_into()?))

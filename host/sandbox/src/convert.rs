@@ -4,7 +4,7 @@
 use crate::{
     bindings::backstay::engine::{log_archive, types},
     error::{EngineError, EngineErrorKind},
-    limits::TEXT_BYTES_MAX,
+    limits::{IDENTITY_BYTES_MAX, LABEL_BYTES_MAX, TEXT_BYTES_MAX},
     log_gate::printable,
     ports::{Attributes, Node, NodeKind},
 };
@@ -57,7 +57,7 @@ impl From<Position> for types::Position {
 
 impl From<types::Position> for Position {
     fn from(position: types::Position) -> Self {
-        Self { epoch: position.epoch, offset: position.offset, label: printable(&position.label, 1024) }
+        Self { epoch: position.epoch, offset: position.offset, label: printable(&position.label, LABEL_BYTES_MAX) }
     }
 }
 
@@ -101,11 +101,36 @@ impl TryFrom<types::Node> for Node {
             kind: match node.kind {
                 types::NodeKind::File(bytes) => NodeKind::File(bytes),
                 types::NodeKind::Directory => NodeKind::Directory,
-                types::NodeKind::Symlink(target) => NodeKind::Symlink(target),
+                types::NodeKind::Symlink(target) => link_target(target)?,
             },
             attributes: node.attributes.try_into()?,
         })
     }
+}
+
+/// Longest target of a link: what Linux takes.
+const LINK_BYTES_MAX: usize = 4095;
+
+fn link_target(target: String) -> Result<NodeKind, EngineError> {
+    if target.is_empty() || target.len() > LINK_BYTES_MAX || target.contains('\0') {
+        return Err(EngineError::new(
+            EngineErrorKind::Internal,
+            format!("the target of a link is empty, longer than {LINK_BYTES_MAX} bytes, or holds a NUL"),
+        ));
+    }
+    Ok(NodeKind::Symlink(target))
+}
+
+/// Checks the name of a database. It is refused and never mended: two databases whose
+/// names were cut or cleaned could become one.
+pub(crate) fn identity(identity: &str) -> Result<(), EngineError> {
+    if identity.is_empty() || identity.len() > IDENTITY_BYTES_MAX || printable(identity, IDENTITY_BYTES_MAX) != identity {
+        return Err(EngineError::new(
+            EngineErrorKind::Internal,
+            format!("the database's identity is empty, longer than {IDENTITY_BYTES_MAX} bytes, or not printable"),
+        ));
+    }
+    Ok(())
 }
 
 /// A path from a plugin.

@@ -3,12 +3,12 @@
 
 use crate::{
     error::{EngineError, EngineErrorKind},
-    limits::{STREAM_BYTES_MAX, STREAM_CHUNKS_MAX},
+    limits::STREAM_BYTES_MAX,
     ports::{Attributes, Body, Node, NodeKind},
 };
 use backstay_core::{RelativePath, Timestamp};
 use bytes::Bytes;
-use cap_std::fs::{Dir, DirBuilder, DirBuilderExt, Metadata, MetadataExt, OpenOptions, OpenOptionsExt, Permissions, PermissionsExt};
+use cap_std::fs::{Dir, DirBuilder, DirBuilderExt, File, Metadata, MetadataExt, OpenOptions, OpenOptionsExt, Permissions, PermissionsExt};
 use futures::{StreamExt, stream};
 use std::{
     collections::BTreeMap,
@@ -16,7 +16,7 @@ use std::{
     path::PathBuf,
     sync::Arc,
 };
-use tokio::{sync::mpsc, task::spawn_blocking};
+use tokio::task::{JoinHandle, spawn_blocking};
 
 /// A folder that was opened for a job.
 pub struct DirectoryInner {
@@ -59,39 +59,29 @@ impl Directory {
         .await
     }
 
-    /// The bytes of one file, read ahead by a few chunks.
+    /// The bytes of one file, read ahead by one chunk once somebody takes them.
+    ///
+    /// A plugin may hold hundreds of these and read none: then they cost no thread and no
+    /// memory, and the host's own reads go on.
     pub(crate) fn read(&self, path: &str, offset: u64, length: Option<u64>) -> Body {
         let path = match checked(path) {
             Ok(path) => path,
             Err(error) => return crate::pump::failed(error),
         };
-        let directory = self.clone();
-        let (sender, mut receiver) = mpsc::channel(STREAM_CHUNKS_MAX);
-        tokio::task::spawn_blocking(move || {
-            let mut left = length.unwrap_or(u64::MAX);
-            let result = (|| {
-                let mut file = directory.0.dir.open(path.as_str())?;
-                file.seek(SeekFrom::Start(offset))?;
-                while left > 0 {
-                    let mut chunk = vec![0; STREAM_BYTES_MAX.min(usize::try_from(left).unwrap_or(usize::MAX))];
-                    let count = file.read(&mut chunk)?;
-                    if count == 0 {
-                        break;
-                    }
-                    chunk.truncate(count);
-                    left -= count as u64;
-                    if sender.blocking_send(Ok(Bytes::from(chunk))).is_err() {
-                        break;
-                    }
-                }
-                io::Result::Ok(())
-            })();
-            if let Err(error) = result {
-                let error = directory.failed("read", &path, &error);
-                let _ = sender.blocking_send(Err(io::Error::other(error)));
+        let begin = Reading { directory: self.clone(), path, file: None, offset, left: length.unwrap_or(u64::MAX) };
+        stream::unfold(Some(Ahead::Not(begin)), |ahead| async move {
+            let next = match ahead? {
+                Ahead::Not(reading) => spawn_blocking(|| reading.next()),
+                Ahead::Under(way) => way,
+            };
+            match next.await {
+                Ok(Ok((_, bytes))) if bytes.is_empty() => None,
+                Ok(Ok((reading, bytes))) => Some((Ok(bytes), Some(Ahead::Under(spawn_blocking(|| reading.next()))))),
+                Ok(Err(error)) => Some((Err(io::Error::other(error)), None)),
+                Err(lost) => Some((Err(io::Error::other(lost_thread(lost))), None)),
             }
-        });
-        stream::poll_fn(move |cx| receiver.poll_recv(cx)).boxed()
+        })
+        .boxed()
     }
 
     /// Beside its place first, durable, then renamed: a reader never sees half a file.
@@ -225,6 +215,47 @@ impl Directory {
                 crate::connection::plain_words(error)
             ),
         )
+    }
+}
+
+/// One file being read.
+struct Reading {
+    directory: Directory,
+    path: RelativePath,
+    file: Option<File>,
+    offset: u64,
+    left: u64,
+}
+
+/// Whether the next chunk is being read already.
+enum Ahead {
+    Not(Reading),
+    Under(JoinHandle<Result<(Reading, Bytes), EngineError>>),
+}
+
+impl Reading {
+    /// The next chunk; an empty one at the end.
+    fn next(mut self) -> Result<(Self, Bytes), EngineError> {
+        match self.chunk() {
+            Ok(bytes) => Ok((self, bytes)),
+            Err(error) => Err(self.directory.failed("read", &self.path, &error)),
+        }
+    }
+
+    fn chunk(&mut self) -> io::Result<Bytes> {
+        let file = match &mut self.file {
+            Some(file) => file,
+            None => {
+                let mut file = self.directory.0.dir.open(self.path.as_str())?;
+                file.seek(SeekFrom::Start(self.offset))?;
+                self.file.insert(file)
+            }
+        };
+        let mut chunk = vec![0; STREAM_BYTES_MAX.min(usize::try_from(self.left).unwrap_or(usize::MAX))];
+        let count = file.read(&mut chunk)?;
+        chunk.truncate(count);
+        self.left -= count as u64;
+        Ok(Bytes::from(chunk))
     }
 }
 

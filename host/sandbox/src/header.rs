@@ -4,8 +4,9 @@ use crate::{error::SandboxError, limits::COMPONENT_BYTES_MAX};
 use std::{collections::BTreeSet, io::Read, path::Path};
 use wasmparser::{ComponentName, ComponentNameSectionReader, Encoding, KnownCustom, Parser, Payload};
 
-/// The package every import must come from, with the versions this host speaks.
+/// The package every import must come from, its interfaces, and the versions this host speaks.
 const CONTRACT: &str = "backstay:engine/";
+const CONTRACT_INTERFACES: &[&str] = &["types", "grants", "backup-set", "log-archive", "restore-set"];
 const CONTRACT_VERSIONS: &[&str] = &["0.1.0"];
 
 /// What a component file says of itself.
@@ -77,7 +78,7 @@ impl Header {
             return Err(not("it is a core module, not a component: build it with `backstay plugin build`".to_owned()));
         }
         let foreign: Vec<String> =
-            imports.iter().filter(|import| !import.starts_with(CONTRACT)).map(|import| short(import)).collect();
+            imports.iter().filter(|import| !is_contract(import)).map(|import| short(import)).collect();
         if !foreign.is_empty() {
             return Err(SandboxError::ForeignImports { path: path.to_owned(), imports: foreign });
         }
@@ -96,6 +97,12 @@ impl Header {
         }
         Ok(Self { name, version, contract: (*contract).to_owned(), imports: imports.into_iter().collect() })
     }
+}
+
+/// Whether an import is an interface of the contract, of whatever version.
+fn is_contract(import: &str) -> bool {
+    let interface = import.strip_prefix(CONTRACT).and_then(|item| item.split_once('@'));
+    interface.is_some_and(|(interface, _version)| CONTRACT_INTERFACES.contains(&interface))
 }
 
 fn component_name(names: ComponentNameSectionReader<'_>) -> Option<String> {

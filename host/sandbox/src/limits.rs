@@ -63,6 +63,10 @@ pub(crate) const LOG_LINES_PER_SECOND: u32 = 20;
 pub(crate) const LOG_LINE_BYTES_MAX: usize = 2048;
 /// Longest text (message, hint, label, warning) taken from a plugin.
 pub(crate) const TEXT_BYTES_MAX: usize = 4096;
+/// Longest label of a position; the contract's number.
+pub(crate) const LABEL_BYTES_MAX: usize = 1024;
+/// Longest identity of a database; PostgreSQL's has 20 digits.
+pub(crate) const IDENTITY_BYTES_MAX: usize = 1024;
 /// Most entries of a list (methods, warnings, steps) taken from a plugin.
 pub(crate) const LIST_ITEMS_MAX: usize = 4096;
 /// Longest notes of a backup.

@@ -11,7 +11,7 @@ use crate::{
     error::{EngineError, EngineErrorKind},
     ports::{Body, LogSink, LogSource},
     pump::{self, Companion},
-    services::{answer, resource},
+    services::{answer, incoming, resource},
     state::{HasState, State},
 };
 use backstay_core::{Segment, Timestamp};
@@ -97,7 +97,10 @@ impl HostLogWriter for State {
 impl<T: Send + 'static> HostLogWriterWithStore<T> for HasState {
     async fn identify(accessor: &Accessor<T, Self>, this: Resource<LogWriter>, identity: String) -> Answer<()> {
         let writer = resource(accessor, &this)?;
-        let identified = writer.sink.identify(&identity).await;
+        let identified = match convert::identity(&identity) {
+            Ok(()) => writer.sink.identify(&identity).await,
+            Err(error) => Err(error),
+        };
         writer.identified.store(identified.is_ok(), Ordering::Release);
         answer(identified)
     }
@@ -109,7 +112,7 @@ impl<T: Send + 'static> HostLogWriterWithStore<T> for HasState {
         body: StreamReader<u8>,
     ) -> Answer<()> {
         let writer = resource(accessor, &this)?;
-        let body = accessor.with(|access| pump::incoming(access, body))?;
+        let body = incoming(accessor, body)?;
         answer(writer.append(segment, body).await)
     }
 

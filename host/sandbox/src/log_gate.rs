@@ -35,6 +35,14 @@ impl LogGate {
         }
     }
 
+    fn tell_dropped(&mut self) {
+        if self.dropped > 0 {
+            let dropped = std::mem::take(&mut self.dropped);
+            tracing::warn!(target: "plugin", plugin = %self.plugin, database = %self.target, job = self.job,
+                "{dropped} log lines were dropped: the plugin writes too many");
+        }
+    }
+
     /// Passes a line on, or counts it as dropped.
     pub(crate) fn line(&mut self, level: Level, message: &str) {
         let now = Instant::now();
@@ -46,11 +54,7 @@ impl LogGate {
             return;
         }
         self.tokens -= 1.0;
-        if self.dropped > 0 {
-            let dropped = std::mem::take(&mut self.dropped);
-            tracing::warn!(target: "plugin", plugin = %self.plugin, database = %self.target, job = self.job,
-                "{dropped} log lines were dropped: the plugin writes too many");
-        }
+        self.tell_dropped();
         let message = printable(message, LOG_LINE_BYTES_MAX);
         macro_rules! emit {
             ($level:ident) => {
@@ -67,6 +71,16 @@ impl LogGate {
     }
 }
 
+/// Lines that were dropped last are told at the end.
+impl Drop for LogGate {
+    fn drop(&mut self) {
+        self.tell_dropped();
+    }
+}
+
+/// Stands for what was cut off.
+const CUT: char = '…';
+
 /// One printable line of at most `max` bytes: what a plugin says may reach a terminal.
 pub(crate) fn printable(text: &str, max: usize) -> String {
     let mut line = String::with_capacity(text.len().min(max));
@@ -75,7 +89,8 @@ pub(crate) fn printable(text: &str, max: usize) -> String {
         let hidden = c.is_control() || matches!(c, '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
         let c = if c == '\n' || c == '\t' { ' ' } else if hidden { '\u{fffd}' } else { c };
         if line.len() + c.len_utf8() > max {
-            line.push('…');
+            while line.len() + CUT.len_utf8() > max && line.pop().is_some() {}
+            line.push(CUT);
             break;
         }
         line.push(c);
@@ -91,7 +106,7 @@ mod tests {
     #[test]
     fn control_characters_do_not_reach_a_terminal() {
         assert_eq!(printable("a\x1b[31mb\nc\u{202e}d", 100), "a\u{fffd}[31mb c\u{fffd}d");
-        assert_eq!(printable(&"x".repeat(50), 10), format!("{}…", "x".repeat(10)));
+        assert_eq!(printable(&"x".repeat(50), 10), format!("{}…", "x".repeat(7)));
     }
 
     #[test]

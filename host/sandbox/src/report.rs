@@ -2,6 +2,7 @@
 
 use crate::{
     bindings::exports::backstay::engine::engine as wit,
+    convert,
     limits::{LIST_ITEMS_MAX, NOTES_BYTES_MAX, TEXT_BYTES_MAX},
     log_gate::printable,
 };
@@ -176,11 +177,10 @@ impl Description {
 
 impl Facts {
     pub(crate) fn checked(raw: wit::Facts) -> Checked<Self> {
-        if raw.identity.is_empty() {
-            return Err("it does not say which database it saw".to_owned());
-        }
+        convert::identity(&raw.identity)
+            .map_err(|error| format!("it does not say which database it saw: {}", error.message))?;
         Ok(Self {
-            identity: line(&raw.identity),
+            identity: raw.identity,
             version: line(&raw.version),
             role: line(&raw.role),
             tail: raw.tail.map(Into::into),
@@ -200,11 +200,14 @@ impl BackupReport {
         if end.epoch < start.epoch {
             return Err(format!("it says the backup ends in epoch {}, before its start's", end.epoch));
         }
-        if log_from.epoch == end.epoch && log_from.offset > end.offset {
+        if log_from.epoch > end.epoch || (log_from.epoch == end.epoch && log_from.offset > end.offset) {
             return Err(format!("it says the log is needed from {log_from} on, after the backup's end {end}"));
         }
         if raw.notes.len() > NOTES_BYTES_MAX {
             return Err("its notes are longer than 1 MiB".to_owned());
+        }
+        if let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(&raw.notes) {
+            return Err(format!("its notes are not JSON: {error}"));
         }
         if raw.volumes.len() > LIST_ITEMS_MAX {
             return Err("it has too many volumes".to_owned());

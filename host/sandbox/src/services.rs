@@ -9,7 +9,7 @@ use crate::{
     connection::Connection,
     directory::Directory,
     error::{EngineError, EngineErrorKind},
-    limits, log_gate, process::Process,
+    limits, log_gate, ports::Body, process::Process,
     pump::{self, Companion},
     state::{HasState, State, not_granted},
     tls,
@@ -37,6 +37,12 @@ pub(crate) fn resource<T: 'static, R: Clone + Send + 'static>(
         state.activity.note();
         Ok(state.table.get(handle)?.clone())
     })
+}
+
+/// The bytes of a plugin's stream; each chunk shows that the plugin works.
+pub(crate) fn incoming<T: Send + 'static>(accessor: &Accessor<T, HasState>, body: StreamReader<u8>) -> Result<Body> {
+    let activity = accessor.with(|mut access| access.get().activity.clone());
+    Ok(activity.watch(accessor.with(|access| pump::incoming(access, body))?))
 }
 
 impl types::Host for State {}
@@ -237,6 +243,7 @@ impl<T: Send + 'static> HostDirectoryWithStore<T> for HasState {
         let state = access.get();
         state.activity.note();
         let body = state.table.get(&this)?.read(&path, offset, length);
+        let body = state.activity.watch(body);
         pump::counted(&mut access, body)
     }
 
@@ -248,7 +255,7 @@ impl<T: Send + 'static> HostDirectoryWithStore<T> for HasState {
         body: StreamReader<u8>,
     ) -> Answer<u64> {
         let directory = resource(accessor, &this)?;
-        let body = accessor.with(|access| pump::incoming(access, body))?;
+        let body = incoming(accessor, body)?;
         answer(match attributes.try_into() {
             Ok(attributes) => directory.write(&path, attributes, body).await,
             Err(error) => Err(error),
@@ -303,7 +310,7 @@ impl HostProcess for State {
 impl<T: Send + 'static> HostProcessWithStore<T> for HasState {
     async fn stdin(accessor: &Accessor<T, Self>, this: Resource<Process>, body: StreamReader<u8>) -> Answer<u64> {
         let process = resource(accessor, &this)?;
-        let body = accessor.with(|access| pump::incoming(access, body))?;
+        let body = incoming(accessor, body)?;
         answer(process.feed(body).await)
     }
 
