@@ -156,4 +156,5 @@ fn nowhere() -> Position {
     Position { epoch: 0, offset: 0, label: "none".to_owned() }
 }
 
-export_engine!(Files);
+#[cfg(target_arch = "wasm32")]
+backstay_sdk::component::export!(Files with_types_in backstay_sdk::component);

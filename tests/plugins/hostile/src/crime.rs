@@ -14,6 +14,9 @@ pub(crate) fn commit_now(settings: &Settings) {
         "stack" => {
             black_box(descend(0));
         }
+        "stack-deep" => {
+            black_box(deepen(0));
+        }
         "log-flood" => flood(),
         "log-huge" => host::log(Level::Info, &"x".repeat(1 << 20)),
         "log-beyond-fuel" => host::log(Level::Info, &"x".repeat(16 << 20)),
@@ -73,9 +76,16 @@ fn trap() {
 #[cfg(not(target_arch = "wasm32"))]
 fn trap() {}
 
+#[allow(unconditional_recursion)] // the crime
 fn descend(depth: u64) -> u64 {
     let frame = black_box([depth; 64]);
     1 + descend(black_box(depth + 1)) + frame[0]
+}
+
+/// Keeps nothing in the plugin's own memory, so that the runtime's stack is what ends.
+#[allow(unconditional_recursion)] // the crime
+fn deepen(depth: u64) -> u64 {
+    1 + black_box(deepen as fn(u64) -> u64)(depth + 1)
 }
 
 fn flood() {

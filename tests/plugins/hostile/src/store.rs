@@ -6,6 +6,9 @@ use backstay_sdk::*;
 /// More than one chunk of a stream, less than a host would wait for.
 const HALF_BYTES: usize = 700 << 10;
 
+/// Near the most that a plugin can hold: each takes some eight of its 1024 handles.
+const STREAMS: usize = 100;
+
 pub(crate) async fn commit(settings: &Settings, into: &BackupWriter) -> Result<()> {
     match settings.behaviour() {
         "unidentified-file" => return put(into, "early", b"bytes").await,
@@ -48,7 +51,7 @@ pub(crate) async fn commit(settings: &Settings, into: &BackupWriter) -> Result<(
         }
         "unread" => {
             let source = host::open_directory("data")?;
-            let unread: Vec<_> = (0..400).map(|_| source.read("file", 0, None)).collect();
+            let unread: Vec<_> = (0..STREAMS).map(|_| source.read("file", 0, None)).collect();
             into.put_tree("data", &source, &[]).await?;
             drop(unread);
             Ok(())
@@ -57,7 +60,7 @@ pub(crate) async fn commit(settings: &Settings, into: &BackupWriter) -> Result<(
             // Streams that are read for a moment and then held.
             let source = host::open_directory("data")?;
             let mut held = Vec::new();
-            for _ in 0..400 {
+            for _ in 0..STREAMS {
                 let mut body = source.read("file", 0, None);
                 body.next().await?;
                 held.push(body);
@@ -65,6 +68,37 @@ pub(crate) async fn commit(settings: &Settings, into: &BackupWriter) -> Result<(
             into.put_tree("data", &source, &[]).await?;
             drop(held);
             Ok(())
+        }
+        "read-many" => {
+            // No crime: one after another, some to the end, some not, some not at all.
+            let source = host::open_directory("data")?;
+            for number in 0..3000 {
+                let mut body = source.read("file", 0, None);
+                let mut file = into.put_file("data/file", attributes());
+                while number % 3 > 0 && let Some(bytes) = body.next().await? {
+                    file.write(bytes).await?;
+                    if number % 3 == 1 {
+                        break;
+                    }
+                }
+                drop(body);
+                file.finish().await?;
+                while source.entries("").next().await?.is_none() {}
+            }
+            Ok(())
+        }
+        "slow" => {
+            // No crime: works hard on every chunk, and moves bytes between.
+            let source = host::open_directory("data")?;
+            let mut body = source.read("file", 0, None);
+            let mut file = into.put_file("data/file", attributes());
+            while let Some(bytes) = body.next().await? {
+                (0..30_000_000_u32).for_each(|count| {
+                    std::hint::black_box(count);
+                });
+                file.write(bytes).await?;
+            }
+            file.finish().await.map(drop)
         }
         "rules" => {
             let source = host::open_directory("data")?;
