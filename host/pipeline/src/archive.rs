@@ -63,10 +63,15 @@ pub(crate) async fn run(work: &Work, accept_gap: bool) -> Result<ArchiveSummary,
 
 /// Merges on a view of the log of its own, so that appending never waits for it.
 async fn compact_forever(repository: Repository, target: TargetName, clock: Arc<dyn Reporter>) {
+    let mut opened = None;
     loop {
         tokio::time::sleep(COMPACT_EVERY).await;
         let compacted = async {
-            let log = repository::open_log(&repository, &target).await?;
+            // Kept: it remembers the headers it has read.
+            let log = match &mut opened {
+                Some(log) => log,
+                None => opened.insert(repository::open_log(&repository, &target).await?),
+            };
             Ok::<_, Failure>(log.compact(&CompactPolicy::default(), clock.now()).await?)
         };
         match compacted.await {

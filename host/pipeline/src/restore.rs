@@ -85,7 +85,7 @@ async fn perform(
     let plan = &summary.plan;
     let stretch = Arc::new(Stretch::new(log, plan.pieces.clone()));
     let job = RestoreJob {
-        target: native(&spec.to),
+        target: told(spec, plan),
         inclusive: spec.inclusive,
         epoch: Some(plan.epoch),
         volumes: summary.volumes.clone(),
@@ -111,6 +111,16 @@ fn without_grants(work: &Work, job: &'static str) -> JobContext {
     context.grants = Default::default();
     context.directories.clear();
     context
+}
+
+/// A time or position behind the last thing in the log means all of the log: a database that
+/// is told to stop there would wait for a record that does not exist.
+fn told(spec: &RestoreSpec, plan: &RestorePlan) -> RecoveryTarget {
+    match (&spec.to, plan.effective_target()) {
+        (RestoreTo::Time(_) | RestoreTo::Position(_), Target::Latest) => RecoveryTarget::Latest,
+        (RestoreTo::Time(_) | RestoreTo::Position(_), Target::BackupEnd) => RecoveryTarget::BackupEnd,
+        (to, _) => native(to),
+    }
 }
 
 fn native(to: &RestoreTo) -> RecoveryTarget {

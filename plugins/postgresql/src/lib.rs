@@ -90,5 +90,4 @@ impl Engine for PostgreSql {
     }
 }
 
-#[cfg(target_arch = "wasm32")]
-backstay_sdk::component::export!(PostgreSql with_types_in backstay_sdk::component);
+backstay_sdk::export_engine!(PostgreSql);

@@ -55,7 +55,7 @@ pub use types::*;
 /// Makes a type that implements [`Engine`] the component's engine. Does nothing natively.
 #[macro_export]
 macro_rules! export_engine {
-    ($engine:ty) => {
+    ($engine:ident) => {
         #[cfg(target_arch = "wasm32")]
         $crate::component::export!($engine with_types_in $crate::component);
     };
