@@ -39,7 +39,7 @@ plugins: program ## The engine plugins, sandboxed components
 	@mkdir -p $(plugins)
 	@for engine in $(engines); do \
 	  echo "$(binary) plugin build plugins/$$engine"; \
-	  $(binary) plugin build plugins/$$engine --output $(plugins)/$$engine.wasm || exit; \
+	  $(binary) plugin build plugins/$$engine --out $(plugins) || exit; \
 	done
 
 .PHONY: install
@@ -102,6 +102,7 @@ fuzz-smoke: ## Every fuzz target for a while (FUZZ_SECONDS)
 	@for crate in $(dir $(wildcard */fuzz */*/fuzz */*/*/fuzz)); do \
 	  for name in $$(cd $$crate && cargo +nightly fuzz list); do \
 	    echo "$$crate: $$name"; \
-	    (cd $$crate && cargo +nightly fuzz run $$name -- -max_total_time=$(FUZZ_SECONDS)) || exit; \
+	    corpus=$(CURDIR)/target/fuzz-corpus/$$name; mkdir -p $$corpus; \
+	    (cd $$crate && cargo +nightly fuzz run $$name $$corpus -- -max_total_time=$(FUZZ_SECONDS)) || exit; \
 	  done; \
 	done
