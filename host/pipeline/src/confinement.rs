@@ -6,7 +6,7 @@ use cap_std::{ambient_authority, fs::Dir};
 use std::{
     collections::BTreeMap,
     fs, io,
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -40,6 +40,9 @@ pub(crate) fn open(spec: &JobSpec) -> Result<Opened, Failure> {
         && !restore.dry_run
     {
         make(&restore.into)?;
+        // Databases refuse a data folder that others can look into.
+        fs::set_permissions(&restore.into, fs::Permissions::from_mode(0o700))
+            .map_err(|error| failed("make private", &restore.into, &error))?;
         for folder in restore.volumes.values() {
             make(folder)?;
         }

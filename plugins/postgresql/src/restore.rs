@@ -265,11 +265,6 @@ async fn next_steps(notes: &Notes, recovery: &Recovery, settings: &str, into: &D
     } else if into.stat("pg_hba.conf").await?.is_none() {
         steps.push(missing("pg_hba.conf"));
     }
-    if let Some(root) = into.stat("").await?
-        && root.attributes.mode & 0o027 != 0
-    {
-        steps.push("make the folder private, or the server refuses to start: chmod 700 FOLDER".to_owned());
-    }
     if waits_for_standby(settings) {
         steps.push(
             "synchronous_standby_names is set: commits of the restored server wait for that \
