@@ -67,7 +67,7 @@ impl Header {
                 Payload::CustomSection(section) if depth == 1 => match section.as_known() {
                     KnownCustom::ComponentName(names) => name = name.or_else(|| component_name(names)),
                     _ if section.name() == "version" => {
-                        version = std::str::from_utf8(section.data()).ok().map(|text| short(text));
+                        version = std::str::from_utf8(section.data()).ok().map(short);
                     }
                     _ => {}
                 },
@@ -82,8 +82,12 @@ impl Header {
         if !foreign.is_empty() {
             return Err(SandboxError::ForeignImports { path: path.to_owned(), imports: foreign });
         }
-        let versions: BTreeSet<&str> =
-            imports.iter().chain(&exports).filter_map(|item| item.strip_prefix(CONTRACT)?.split_once('@')).map(|(_, version)| version).collect();
+        let versions: BTreeSet<&str> = imports
+            .iter()
+            .chain(&exports)
+            .filter_map(|item| item.strip_prefix(CONTRACT)?.split_once('@'))
+            .map(|(_, version)| version)
+            .collect();
         for version in &versions {
             if !CONTRACT_VERSIONS.contains(version) {
                 return Err(SandboxError::ContractVersion { path: path.to_owned(), version: short(version) });

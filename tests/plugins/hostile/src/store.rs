@@ -93,7 +93,7 @@ pub(crate) async fn commit(settings: &Settings, into: &BackupWriter) -> Result<(
             let mut body = source.read("file", 0, None);
             let mut file = into.put_file("data/file", attributes());
             while let Some(bytes) = body.next().await? {
-                (0..30_000_000_u32).for_each(|count| {
+                (0..100_000_000_u32).for_each(|count| {
                     std::hint::black_box(count);
                 });
                 file.write(bytes).await?;
