@@ -45,12 +45,9 @@ pub fn command(program: impl AsRef<OsStr>) -> Command {
 /// The arguments that make `setpriv` run a program as that user; nothing when the tests are not root.
 pub fn setpriv() -> Vec<String> {
     match other() {
-        Some((uid, gid, _)) => vec![
-            "setpriv".into(),
-            format!("--reuid={uid}"),
-            format!("--regid={gid}"),
-            "--clear-groups".into(),
-        ],
+        Some((uid, gid, _)) => {
+            vec!["setpriv".into(), format!("--reuid={uid}"), format!("--regid={gid}"), "--clear-groups".into()]
+        }
         None => Vec::new(),
     }
 }

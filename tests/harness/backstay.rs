@@ -198,7 +198,8 @@ impl Backstay {
 
     /// The environment and the global options.
     pub fn prepare(&self, command: &mut Command) {
-        let folders: Vec<&Path> = self.extra_plugins.iter().map(PathBuf::as_path).chain([&*self.install.plugins]).collect();
+        let folders: Vec<&Path> =
+            self.extra_plugins.iter().map(PathBuf::as_path).chain([&*self.install.plugins]).collect();
         command
             .env("BACKSTAY_CONFIG", self.config_file())
             .env("BACKSTAY_PLUGINS", std::env::join_paths(folders).unwrap_or_default())
@@ -443,7 +444,9 @@ impl Outcome {
         ensure!(self.code == code, "expected exit code {code}, got {shown}");
         ensure!(!self.stderr.contains("panicked"), "it panicked: {shown}");
         let lines: Vec<&str> = self.stderr.lines().filter(|line| line.starts_with("backstay: ")).collect();
-        let [line] = lines[..] else { bail!("expected one line that says what is wrong, got {}: {shown}", lines.len()) };
+        let [line] = lines[..] else {
+            bail!("expected one line that says what is wrong, got {}: {shown}", lines.len())
+        };
         for word in words {
             ensure!(line.to_lowercase().contains(&word.to_lowercase()), "`{word}` is not in the message: {shown}");
         }

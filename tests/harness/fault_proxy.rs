@@ -34,14 +34,8 @@ pub enum Fault {
     AppliedThenError,
 }
 
-const FAULTS: [Fault; 6] = [
-    Fault::InternalError,
-    Fault::SlowDown,
-    Fault::Delay,
-    Fault::CutRequest,
-    Fault::CutAnswer,
-    Fault::AppliedThenError,
-];
+const FAULTS: [Fault; 6] =
+    [Fault::InternalError, Fault::SlowDown, Fault::Delay, Fault::CutRequest, Fault::CutAnswer, Fault::AppliedThenError];
 
 struct Shared {
     seed: Mutex<Seed>,

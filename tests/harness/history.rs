@@ -68,10 +68,12 @@ impl History {
         server.sql("SELECT pg_create_restore_point('end of history')")?;
         server.sql("SELECT pg_logical_emit_message(true, 'ledger', 'flush')")?;
         let end = server.flushed()?;
-        let segment_bytes: u64 = server.value("SELECT setting::bigint FROM pg_settings WHERE name = 'wal_segment_size'")?;
+        let segment_bytes: u64 =
+            server.value("SELECT setting::bigint FROM pg_settings WHERE name = 'wal_segment_size'")?;
         let timeline = server.sql("SELECT substr(pg_walfile_name(pg_current_wal_flush_lsn()), 1, 8)")?;
         let timeline = u32::from_str_radix(&timeline, 16)?;
-        let mut history = Self::read_folder(&server.installation, &server.data().join("pg_wal"), segment_bytes, timeline, from, end)?;
+        let mut history =
+            Self::read_folder(&server.installation, &server.data().join("pg_wal"), segment_bytes, timeline, from, end)?;
         let own = |event: &Event| event.what == What::RestorePoint("end of history".into());
         let end = history.events.iter().rposition(own).context("the history does not reach its own restore point")?;
         history.events.truncate(end);
@@ -108,18 +110,17 @@ impl History {
         let ends = |event: &Event| event.what != What::Commit && event.what != What::Abort;
         let found = match &stop.target {
             Target::Latest => Some(self.events.len()),
-            Target::Time(time) => position(&|event| {
-                event.time.is_some_and(|at| at > *time || (!stop.inclusive && at == *time))
-            }),
+            Target::Time(time) => {
+                position(&|event| event.time.is_some_and(|at| at > *time || (!stop.inclusive && at == *time)))
+            }
             Target::Position(lsn) if stop.inclusive => position(&|event| event.previous >= *lsn)
                 .or_else(|| self.events.last().filter(|last| last.start >= *lsn).map(|_| self.events.len())),
             Target::Position(lsn) => position(&|event| event.start >= *lsn),
             Target::Xid(xid) => {
                 position(&|event| !ends(event) && event.xid == *xid).map(|index| index + usize::from(stop.inclusive))
             }
-            Target::Name(name) => {
-                position(&|event| matches!(&event.what, What::RestorePoint(point) if point == name)).map(|index| index + 1)
-            }
+            Target::Name(name) => position(&|event| matches!(&event.what, What::RestorePoint(point) if point == name))
+                .map(|index| index + 1),
         };
         found.with_context(|| format!("the log does not reach {stop}"))
     }
@@ -143,7 +144,8 @@ impl History {
     /// A random target whose recovery stops at an event behind `after` and before the last ones, all kinds and
     /// both ways alike, with the hard cases (exactly at a commit, one microsecond or byte beside it) often.
     pub fn random_target(&self, seed: &mut Seed, after: Lsn) -> Result<Stop> {
-        let first = self.events.iter().position(|event| event.start >= after).context("nothing happened after the backup")?;
+        let first =
+            self.events.iter().position(|event| event.start >= after).context("nothing happened after the backup")?;
         // A margin at both ends: times are not in order, and a target has to be reached.
         let (low, high) = (first + 20, self.events.len().saturating_sub(20));
         if low >= high {
@@ -295,7 +297,11 @@ mod tests {
     fn a_position_between_two_records_includes_the_one_behind_it_when_inclusive() {
         assert_eq!(applied(Target::Position(Lsn(95)), true), 1);
         assert_eq!(applied(Target::Position(Lsn(95)), false), 0);
-        assert_eq!(applied(Target::Position(Lsn(480)), true), 5, "the commit at 500 is the first record at or after 480");
+        assert_eq!(
+            applied(Target::Position(Lsn(480)), true),
+            5,
+            "the commit at 500 is the first record at or after 480"
+        );
         assert_eq!(applied(Target::Position(Lsn(450)), true), 4, "the record at 450 is the first one");
         assert_eq!(applied(Target::Position(Lsn(400)), false), 3);
         assert_eq!(applied(Target::Position(Lsn(400)), true), 4);
@@ -315,7 +321,8 @@ mod tests {
 
     #[test]
     fn every_form_of_an_end_of_a_transaction_is_read() {
-        let head = "rmgr: Transaction len (rec/tot):     46/    46, tx:        733, lsn: 0/0152C3E8, prev 0/0152C3B0, desc: ";
+        let head =
+            "rmgr: Transaction len (rec/tot):     46/    46, tx:        733, lsn: 0/0152C3E8, prev 0/0152C3B0, desc: ";
         let read = |description: &str| event(&format!("{head}{description}")).unwrap();
         let commit = read("COMMIT 2026-11-22 21:28:47.061839 UTC; subxacts: 740 741").unwrap();
         assert_eq!((commit.what, commit.xid, commit.start), (What::Commit, 733, Lsn(0x152C3E8)));

@@ -45,7 +45,11 @@ fn scripts() -> Vec<(&'static str, u32, String)> {
     let plain = row("1", "0");
     vec![
         ("one", 4, format!("{plain};\n")),
-        ("many", 2, format!("\\set parts random(2, 20)\nBEGIN;\n{} FROM generate_series(1, :parts) n;\nEND;\n", row("n", "0"))),
+        (
+            "many",
+            2,
+            format!("\\set parts random(2, 20)\nBEGIN;\n{} FROM generate_series(1, :parts) n;\nEND;\n", row("n", "0")),
+        ),
         (
             "transfer",
             6,
@@ -170,7 +174,9 @@ impl Ledger {
         let mut rows: BTreeMap<u64, Vec<String>> = BTreeMap::new();
         for line in text.lines() {
             match line.split('|').collect::<Vec<_>>()[..] {
-                ["sums", accounts, ledger] => ensure!(accounts == ledger, "accounts sum up to {accounts}, the ledger to {ledger}"),
+                ["sums", accounts, ledger] => {
+                    ensure!(accounts == ledger, "accounts sum up to {accounts}, the ledger to {ledger}")
+                }
                 ["spaced", "0"] | ["index", _] => {}
                 ["spaced", n] => bail!("{n} transactions left a row in one of `ledger` and `spaced` only"),
                 [xid, ..] => rows.entry(xid.parse().context(line.to_owned())?).or_default().push(line.to_owned()),
@@ -218,7 +224,8 @@ impl Ledger {
                 .collect();
             format!("{} transactions: {}", xids.len(), shown.join(", "))
         };
-        let changed: Vec<&&u64> = mine.intersection(&theirs).filter(|xid| self.rows[xid] != expected.rows[xid]).collect();
+        let changed: Vec<&&u64> =
+            mine.intersection(&theirs).filter(|xid| self.rows[xid] != expected.rows[xid]).collect();
         bail!(
             "the ledger is not what it was at the target\n  missing {}\n  surplus {}\n  different {}",
             tell(theirs.difference(&mine).collect()),

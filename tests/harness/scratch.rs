@@ -82,7 +82,11 @@ pub fn free_port() -> Result<u16> {
 }
 
 /// Looks until `condition` answers something, at most `limit`.
-pub fn wait_for<T>(what: &str, limit: std::time::Duration, mut condition: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+pub fn wait_for<T>(
+    what: &str,
+    limit: std::time::Duration,
+    mut condition: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
     let start = std::time::Instant::now();
     loop {
         if let Some(answer) = condition()? {

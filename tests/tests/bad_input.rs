@@ -6,8 +6,7 @@ use anyhow::{Context, Result, ensure};
 use backstay_tests::{
     account,
     backstay::{Backstay, Config, Outcome, TARGET},
-    ledger,
-    limits,
+    ledger, limits,
     postgres::{BACKUP_PASSWORD, Hba, Installation, Options, Postgres},
     scratch::{Scratch, free_port, run, wait_for},
     target,
@@ -363,10 +362,13 @@ const ROWS: &[Row] = &[
     Row {
         name: "non-empty destination",
         change: |_, scene| {
-            let folder = scene.scratch.folder("restore-of-a-bad-row")?;
+            let folder = scene.scratch.folder("occupied")?;
             account::write(&folder.join("precious"), "mine")
         },
-        arguments: |scene| restore_to(scene, "latest"),
+        arguments: |scene| {
+            let into = scene.scratch.join("occupied").display().to_string();
+            Ok(["restore", TARGET, "--into", &into].map(String::from).to_vec())
+        },
         code: 2,
         words: &["empty"],
     },

@@ -45,7 +45,8 @@ fn murder(job: Running, victim: Victim, moment: Duration) -> Result<bool> {
     // A child must not outlive its parent for long: it would go on writing.
     wait_for("the rest of a killed job to end", Duration::from_secs(20), || {
         let alive = family.iter().any(|pid| {
-            std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains("(backstay)") && !stat.contains(") Z "))
+            std::fs::read_to_string(format!("/proc/{pid}/stat"))
+                .is_ok_and(|stat| stat.contains("(backstay)") && !stat.contains(") Z "))
         });
         Ok((!alive).then_some(()))
     })?;
@@ -54,7 +55,8 @@ fn murder(job: Running, victim: Victim, moment: Duration) -> Result<bool> {
 
 /// What PostgreSQL was told is safe: it may throw away everything before.
 fn acknowledged(server: &Postgres) -> Result<Lsn> {
-    let text = server.sql(&format!("SELECT coalesce(restart_lsn, '0/0') FROM pg_replication_slots WHERE slot_name = '{SLOT}'"))?;
+    let text = server
+        .sql(&format!("SELECT coalesce(restart_lsn, '0/0') FROM pg_replication_slots WHERE slot_name = '{SLOT}'"))?;
     if text.is_empty() { Ok(Lsn(0)) } else { text.parse() }
 }
 

@@ -76,7 +76,10 @@ fn restores_to_random_places_yield_the_ledger_of_that_moment() -> Result<()> {
     let data = rehearsal.files(&scratch, &stop, &[])?;
     rehearsal.verify(&data)?;
     let restored = rehearsal.at(&stop, &[])?;
-    restored.server.sql("CREATE EXTENSION IF NOT EXISTS amcheck").context("a restored server can be written to once it is promoted")?;
+    restored
+        .server
+        .sql("CREATE EXTENSION IF NOT EXISTS amcheck")
+        .context("a restored server can be written to once it is promoted")?;
     restored.server.sql("SELECT count(bt_index_check(c.oid, true)) FROM pg_class c JOIN pg_index i ON i.indexrelid = c.oid JOIN pg_am a ON a.oid = c.relam WHERE a.amname = 'btree'")?;
     drop(restored);
 

@@ -22,7 +22,11 @@ const CLIENTS: u32 = 6;
 
 /// Commits one row after the other until the server is gone; answers the numbers whose commit was acknowledged,
 /// and how long the slowest took.
-fn client(server: &Postgres, number: u32, stop: &Arc<AtomicBool>) -> Result<std::thread::JoinHandle<(BTreeSet<u64>, Duration)>> {
+fn client(
+    server: &Postgres,
+    number: u32,
+    stop: &Arc<AtomicBool>,
+) -> Result<std::thread::JoinHandle<(BTreeSet<u64>, Duration)>> {
     let mut psql = server.psql();
     let mut child = psql.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
     let mut input = child.stdin.take().context("a pipe")?;
@@ -106,7 +110,12 @@ fn lose_nothing(installation: &Installation) -> Result<()> {
         })
         .collect();
     let missing: Vec<_> = promised.difference(&found).collect();
-    ensure!(missing.is_empty(), "{} of {} acknowledged commits are missing: {missing:?}", missing.len(), promised.len());
+    ensure!(
+        missing.is_empty(),
+        "{} of {} acknowledged commits are missing: {missing:?}",
+        missing.len(),
+        promised.len()
+    );
     // At most the one commit per client that was under way may be there beyond what was promised.
     ensure!(found.len() <= promised.len() + CLIENTS as usize, "{} rows, {} promised", found.len(), promised.len());
     eprintln!("{} commits were promised since backup {}, {} are there", promised.len(), backup.id, found.len());

@@ -83,8 +83,11 @@ impl Context {
             .find(|(folder, _)| folder.is_absolute())
             .map(|(folder, below)| if below.is_empty() { folder } else { folder.join(below) })
             .ok_or_else(|| {
-                Failure::new(FailureKind::Failed, "failed to find a place for compiled plugins: there is no home folder")
-                    .hint("set BACKSTAY_CACHE to a folder of your own")
+                Failure::new(
+                    FailureKind::Failed,
+                    "failed to find a place for compiled plugins: there is no home folder",
+                )
+                .hint("set BACKSTAY_CACHE to a folder of your own")
             })
     }
 

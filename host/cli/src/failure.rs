@@ -89,18 +89,24 @@ fn one_line(text: &str) -> String {
 
 /// What clap has to say: help and versions go to standard output, complaints to standard error, with our codes.
 pub(crate) fn refuse_arguments(error: &clap::Error) -> ExitCode {
-    // Nothing is left to be done when even this cannot be printed.
-    let _ = error.print();
     if !error.use_stderr() {
+        // Help and version. Nothing is left to be done when even this cannot be printed.
+        let _ = error.print();
         return Exit::Done.into();
+    }
+    if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        let _ = error.print();
+        return Exit::Usage.into();
     }
     // The arguments did not parse, so `--json` is looked for among them as they are.
     let output = Output { json: std::env::args_os().any(|argument| argument == "--json") };
     let text = error.to_string();
-    let first = text.lines().next().unwrap_or_default();
-    let failure = Failure::usage(first.trim_start_matches("error: "));
-    output.failure(&failure.json());
-    Exit::Usage.into()
+    // What is wrong comes first, over several lines where arguments are listed; then a tip or the usage.
+    let what: Vec<&str> = text.lines().take_while(|line| !line.trim().is_empty()).map(str::trim).collect();
+    let what = what.join(" ");
+    let tip = text.lines().map(str::trim).find_map(|line| line.strip_prefix("tip: "));
+    let failure = Failure::usage(what.trim_start_matches("error: "));
+    failure.hint(tip.unwrap_or("--help behind the command tells what it takes")).report(&output)
 }
 
 impl From<backstay_pipeline::Failure> for Failure {

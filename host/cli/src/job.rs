@@ -97,7 +97,9 @@ fn judge(config: &Config, target: &Target, description: &Description, job: &Job)
         let Some(method) = description.methods.iter().find(|method| method.name == *wanted) else {
             let advice = config::advice(wanted, methods);
             let engine = &target.engine;
-            return Err(Failure::usage(format!("failed to back up: engine `{engine}` has no method `{wanted}`{advice}")));
+            return Err(Failure::usage(format!(
+                "failed to back up: engine `{engine}` has no method `{wanted}`{advice}"
+            )));
         };
         needed.extend(method.grants.iter().map(String::as_str));
     }
@@ -136,6 +138,11 @@ fn log(
     message: &str,
     fields: &BTreeMap<String, String>,
 ) {
+    // At -vvv the libraries below would say thousands of lines for one of ours.
+    let ours = source == "plugin" || source.starts_with("backstay");
+    if !ours && matches!(level, LogLevel::Trace | LogLevel::Debug | LogLevel::Info) {
+        return;
+    }
     let (plugin, database) = (target.engine.as_str(), target.name.as_str());
     let others = fields.iter().filter(|(key, _)| !matches!(key.as_str(), "plugin" | "database" | "job"));
     let others: String = others.map(|(key, value)| format!(" {key}={value}")).collect();
@@ -188,9 +195,10 @@ impl Grants {
             Ok((name.to_string(), sandbox::CredentialGrant { user: credential.user.clone(), password }))
         });
         // A backup reads; what a restore writes to is named on the command line.
-        let directories = self.directories.iter().map(|(name, path)| {
-            (name.to_string(), sandbox::DirectoryGrant { path: path.clone(), writable: false })
-        });
+        let directories = self
+            .directories
+            .iter()
+            .map(|(name, path)| (name.to_string(), sandbox::DirectoryGrant { path: path.clone(), writable: false }));
         Ok(sandbox::Grants {
             endpoints: endpoints.collect(),
             credentials: credentials.collect::<Result<_>>()?,

@@ -16,7 +16,9 @@ pub(crate) fn set_up(args: &GlobalArgs, bars: &indicatif::MultiProgress) {
         (false, 2) => "debug",
         (false, _) => "trace",
     };
-    let own = format!("off,backstay={level},backstay_core={level},backstay_repo={level},backstay_sandbox={level},backstay_pipeline={level},plugin={level}");
+    let own = format!(
+        "off,backstay={level},backstay_core={level},backstay_repo={level},backstay_sandbox={level},backstay_pipeline={level},plugin={level}"
+    );
     let filter = EnvFilter::try_from_env(FILTER_VARIABLE).unwrap_or_else(|_| EnvFilter::new(own));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)

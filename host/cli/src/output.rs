@@ -50,8 +50,9 @@ impl Output {
     }
 
     fn value(&self, value: &impl Serialize) -> Result<()> {
-        let mut text = serde_json::to_string_pretty(value)
-            .map_err(|error| Failure::new(FailureKind::Failed, format!("failed to write the result as JSON: {error}")))?;
+        let mut text = serde_json::to_string_pretty(value).map_err(|error| {
+            Failure::new(FailureKind::Failed, format!("failed to write the result as JSON: {error}"))
+        })?;
         text.push('\n');
         let mut out = io::stdout().lock();
         finish(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
@@ -140,7 +141,13 @@ pub(crate) fn size(bytes: u64) -> String {
         value /= 1024.0;
         unit += 1;
     }
-    let digits = if value < 9.995 { 2 } else if value < 99.95 { 1 } else { 0 };
+    let digits = if value < 9.995 {
+        2
+    } else if value < 99.95 {
+        1
+    } else {
+        0
+    };
     format!("{value:.digits$} {}", UNITS[unit])
 }
 

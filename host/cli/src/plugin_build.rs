@@ -191,7 +191,11 @@ fn compile(toolchain: &Toolchain, manifest: &Path, package: &Package) -> anyhow:
     if !printed.status.success() {
         bail!("failed to build {}: see cargo's words above", package.name);
     }
-    let is_ours = |id: &str| id.contains(&format!("/{}#", package.name)) || id.contains(&format!("#{}@", package.name)) || id.contains(&folder_mark(manifest));
+    let is_ours = |id: &str| {
+        id.contains(&format!("/{}#", package.name))
+            || id.contains(&format!("#{}@", package.name))
+            || id.contains(&folder_mark(manifest))
+    };
     printed
         .stdout
         .split(|byte| *byte == b'\n')

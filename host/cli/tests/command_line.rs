@@ -63,11 +63,31 @@ fn what_is_wrong_has_one_line_and_its_exit_code() {
         (&["nonsense"], 2, "error: unrecognized subcommand 'nonsense'"),
         (&["inspect"], 2, "error: the following required arguments were not provided:"),
         (&["inspect", "shpo"], 2, "backstay: failed to find target `shpo` in backstay.toml, did you mean `shop`?"),
-        (&["repo", "check", "man"], 2, "backstay: failed to find repository `man` in backstay.toml, did you mean `main`?"),
-        (&["--config", "absent.toml", "window", "shop"], 2, "backstay: failed to read the configuration: absent.toml: No such file or directory (os error 2)"),
-        (&["--config", "broken.toml", "window", "shop"], 2, "backstay: failed to read the configuration: broken.toml:2:1: unknown key `enigne` in [targets.shop], did you mean `engine`?"),
-        (&["restore", "shop", "--into", "x", "--to", "yesterday"], 2, "error: invalid value 'yesterday' for '--to <WHERE>': write latest, backup-end, time:RFC3339, position:P, xid:N or name:S"),
-        (&["restore", "shop", "--into", "x", "--exclusive"], 2, "backstay: failed to restore: --exclusive needs a place to stop at"),
+        (
+            &["repo", "check", "man"],
+            2,
+            "backstay: failed to find repository `man` in backstay.toml, did you mean `main`?",
+        ),
+        (
+            &["--config", "absent.toml", "window", "shop"],
+            2,
+            "backstay: failed to read the configuration: absent.toml: No such file or directory (os error 2)",
+        ),
+        (
+            &["--config", "broken.toml", "window", "shop"],
+            2,
+            "backstay: failed to read the configuration: broken.toml:2:1: unknown key `enigne` in [targets.shop], did you mean `engine`?",
+        ),
+        (
+            &["restore", "shop", "--into", "x", "--to", "yesterday"],
+            2,
+            "error: invalid value 'yesterday' for '--to <WHERE>': write latest, backup-end, time:RFC3339, position:P, xid:N or name:S",
+        ),
+        (
+            &["restore", "shop", "--into", "x", "--exclusive"],
+            2,
+            "backstay: failed to restore: --exclusive needs a place to stop at",
+        ),
         (&["init"], 2, "backstay: failed to write backstay.toml: File exists (os error 17)"),
     ];
     for (arguments, code, first_line) in table {
@@ -129,7 +149,11 @@ fn a_repository_is_made_once_checked_and_unlocked() {
     let path = folder.path();
     let missing = backstay(path, &["repo", "check", "main"]);
     assert_eq!(missing.status.code(), Some(2), "{}", text(&missing.stderr));
-    assert!(text(&missing.stderr).contains("hint: make it with `backstay repo init main`"), "{}", text(&missing.stderr));
+    assert!(
+        text(&missing.stderr).contains("hint: make it with `backstay repo init main`"),
+        "{}",
+        text(&missing.stderr)
+    );
 
     let made = backstay(path, &["--json", "repo", "init", "main"]);
     assert_eq!(made.status.code(), Some(0), "{}", text(&made.stderr));

@@ -54,9 +54,8 @@ impl Segment {
 
     /// Checks everything that one piece can say wrong by itself.
     pub fn validate(&self) -> Result<(), InvalidSegment> {
-        let refuse = |reason| {
-            Err(InvalidSegment { start: format!("{}:{}", self.start.epoch, self.start.offset), reason })
-        };
+        let refuse =
+            |reason| Err(InvalidSegment { start: format!("{}:{}", self.start.epoch, self.start.offset), reason });
         if self.end.epoch != self.start.epoch {
             return refuse("its end lies in another epoch");
         }

@@ -10,7 +10,9 @@ pub struct Timestamp(u64);
 
 /// A time that is not RFC 3339 with a zone.
 #[derive(Debug, thiserror::Error)]
-#[error("`{0}` is not a time like 2026-11-22T03:04:05Z or 2026-11-22T03:04:05.678+01:00 (RFC 3339, the zone is required)")]
+#[error(
+    "`{0}` is not a time like 2026-11-22T03:04:05Z or 2026-11-22T03:04:05.678+01:00 (RFC 3339, the zone is required)"
+)]
 pub struct InvalidTimestamp(String);
 
 impl Timestamp {

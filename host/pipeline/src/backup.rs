@@ -10,20 +10,16 @@ use crate::{
 };
 use async_trait::async_trait;
 use backstay_core::{Backup, BackupManifest, MANIFEST_PATH, RelativePath};
-use backstay_repo::{
-    BackupOptions, BackupSession, FileAttributes, RepoError, SnapshotMeta,
-    log::LogChain,
-};
+use backstay_repo::{BackupOptions, BackupSession, FileAttributes, RepoError, SnapshotMeta, log::LogChain};
 use backstay_sandbox::{
-    Attributes, BackupReport, BackupSink, Body, Description, EngineError, EngineErrorKind, Method, Node, NodeKind, Reporter,
+    Attributes, BackupReport, BackupSink, Body, Description, EngineError, EngineErrorKind, Method, Node, NodeKind,
+    Reporter,
 };
 use bytes::Bytes;
 use futures::stream;
 use std::{
     collections::BTreeSet,
-    sync::{
-        Arc, Mutex, PoisonError,
-    },
+    sync::{Arc, Mutex, PoisonError},
 };
 
 /// Random bytes in a backup's label.
@@ -69,8 +65,11 @@ pub(crate) async fn run(work: &Work, method: Option<String>) -> Result<BackupSum
     let (known, log) = identity.into_parts();
     if let Err(reason) = check_report(&report, &stored, known.as_deref(), &log) {
         drop(session);
-        return Err(Failure::new(FailureKind::Failed, format!("plugin `{}` is not trustworthy: {reason}", target.engine))
-            .hint("no backup was made; tell the plugin's author"));
+        return Err(Failure::new(
+            FailureKind::Failed,
+            format!("plugin `{}` is not trustworthy: {reason}", target.engine),
+        )
+        .hint("no backup was made; tell the plugin's author"));
     }
     let manifest = BackupManifest {
         format: 1,
@@ -102,8 +101,8 @@ async fn commit(
 ) -> Result<BackupSummary, Failure> {
     let text = serde_json::to_vec_pretty(&manifest)
         .map_err(|error| Failure::new(FailureKind::Failed, format!("failed to write the manifest: {error}")))?;
-    let path = RelativePath::new(MANIFEST_PATH)
-        .map_err(|error| Failure::new(FailureKind::Failed, error.to_string()))?;
+    let path =
+        RelativePath::new(MANIFEST_PATH).map_err(|error| Failure::new(FailureKind::Failed, error.to_string()))?;
     let attributes = FileAttributes { mode: 0o600, modified: manifest.finished };
     session.put_file(&path, attributes, stream::iter([Ok(Bytes::from(text))])).await?;
     let meta = SnapshotMeta {

@@ -88,4 +88,3 @@ impl BackupSource for Source {
         Ok(placed)
     }
 }
-

@@ -43,7 +43,10 @@ pub async fn backups(repository: &Repository, target: &TargetName) -> Result<Vec
 
 async fn entry(repository: &Repository, snapshot: Snapshot) -> Result<Option<Entry>, Failure> {
     let damaged = |reason: String| {
-        Failure::from(backstay_repo::RepoError::damaged(format!("the manifest of backup {}", snapshot.id.short()), reason))
+        Failure::from(backstay_repo::RepoError::damaged(
+            format!("the manifest of backup {}", snapshot.id.short()),
+            reason,
+        ))
     };
     let path = RelativePath::new(MANIFEST_PATH).map_err(|error| damaged(error.to_string()))?;
     let reader = repository.open_snapshot(&snapshot.id).await?;
@@ -56,7 +59,11 @@ async fn entry(repository: &Repository, snapshot: Snapshot) -> Result<Option<Ent
     if manifest.format != 1 {
         return Err(Failure::new(
             crate::job::FailureKind::Failed,
-            format!("backup {} has a manifest of format {}, this backstay reads format 1", snapshot.id.short(), manifest.format),
+            format!(
+                "backup {} has a manifest of format {}, this backstay reads format 1",
+                snapshot.id.short(),
+                manifest.format
+            ),
         )
         .hint("use a newer backstay"));
     }

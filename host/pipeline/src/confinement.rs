@@ -11,7 +11,6 @@ use std::{
     sync::Arc,
 };
 
-
 /// The folders of a job, opened before it confined itself.
 pub(crate) struct Opened {
     /// By the name a plugin opens them by.
@@ -71,8 +70,11 @@ fn refuse_occupied(path: &Path) -> Result<(), Failure> {
         Err(error) => return Err(failed("look into", path, &error)),
     };
     if occupied {
-        return Err(Failure::new(FailureKind::Usage, format!("failed to restore into {}: it is not empty", path.display()))
-            .hint("choose an empty folder, or add --delta when it holds an older state of this database"));
+        return Err(Failure::new(
+            FailureKind::Usage,
+            format!("failed to restore into {}: it is not empty", path.display()),
+        )
+        .hint("choose an empty folder, or add --delta when it holds an older state of this database"));
     }
     Ok(())
 }
@@ -99,7 +101,11 @@ pub(crate) fn rights(spec: &JobSpec) -> Rights {
         rights.read.extend(files.into_iter().flatten().cloned());
     }
     for directory in grants.directories.values() {
-        if directory.writable { rights.write.push(directory.path.clone()) } else { rights.read.push(directory.path.clone()) }
+        if directory.writable {
+            rights.write.push(directory.path.clone())
+        } else {
+            rights.read.push(directory.path.clone())
+        }
     }
     rights.run.extend(grants.tools.values().cloned());
     if let Job::Restore(restore) = &spec.job {

@@ -25,8 +25,9 @@ impl From<SandboxError> for Failure {
         let message = error.to_string();
         match error {
             SandboxError::Engine(error) => error.into(),
-            SandboxError::NotFound { .. } => Self::new(FailureKind::Usage, message)
-                .hint("name its folder with --plugin-dir or BACKSTAY_PLUGINS; `backstay plugin list` shows what is installed"),
+            SandboxError::NotFound { .. } => Self::new(FailureKind::Usage, message).hint(
+                "name its folder with --plugin-dir or BACKSTAY_PLUGINS; `backstay plugin list` shows what is installed",
+            ),
             SandboxError::NotAPlugin { .. } | SandboxError::Grant { .. } => Self::new(FailureKind::Usage, message),
             SandboxError::ForeignImports { .. } => Self::new(FailureKind::Usage, message)
                 .hint("a plugin may import nothing but backstay:engine; do not run it, ask its author"),
@@ -34,10 +35,12 @@ impl From<SandboxError> for Failure {
                 Self::new(FailureKind::Usage, message).hint("install a version of the plugin made for this backstay")
             }
             SandboxError::Compile { .. } => Self::new(FailureKind::Failed, message),
-            SandboxError::Trapped { .. } => Self::new(FailureKind::Failed, message)
-                .hint("the repository is sound; tell the plugin's author"),
-            SandboxError::Misbehaved { .. } => Self::new(FailureKind::Failed, message)
-                .hint("nothing it said was believed; tell the plugin's author"),
+            SandboxError::Trapped { .. } => {
+                Self::new(FailureKind::Failed, message).hint("the repository is sound; tell the plugin's author")
+            }
+            SandboxError::Misbehaved { .. } => {
+                Self::new(FailureKind::Failed, message).hint("nothing it said was believed; tell the plugin's author")
+            }
         }
     }
 }

@@ -9,15 +9,16 @@ use crate::{
     repository,
     work::Work,
 };
-use backstay_core::{
-    Backup, Chain, Position, RestorePlan, RestoreRequest, Segment, Target, Volume,
-};
+use backstay_core::{Backup, Chain, Position, RestorePlan, RestoreRequest, Segment, Target, Volume};
 use backstay_repo::{LockKind, Repository, log::LogChain};
 use backstay_sandbox::{JobContext, Place, RecoveryTarget, Reporter, RestoreJob};
 use std::{
     path::Path,
     sync::{Arc, atomic::Ordering},
 };
+
+/// What a plugin writes in a next step for the folder, whose place it does not know.
+const FOLDER: &str = "FOLDER";
 
 pub(crate) async fn run(work: &Work, spec: &RestoreSpec) -> Result<RestoreSummary, Failure> {
     let repository = repository::open(repository_of(&work.spec.repository)?).await?;
@@ -101,7 +102,8 @@ async fn perform(
     summary.bytes = placed.bytes;
     summary.kept_bytes = placed.kept_bytes;
     summary.log_bytes = stretch.placed_bytes.load(Ordering::Relaxed);
-    summary.next_steps = report.next_steps;
+    let folder = spec.into.display().to_string();
+    summary.next_steps = report.next_steps.iter().map(|step| step.replace(FOLDER, &folder)).collect();
     Ok(())
 }
 
@@ -140,8 +142,15 @@ fn volumes(backup: &Backup, spec: &RestoreSpec) -> Result<Vec<Volume>, Failure> 
     for name in spec.volumes.keys() {
         if !known.iter().any(|volume| volume.name == *name || volume.title == *name) {
             let names: Vec<&str> = known.iter().map(|volume| volume.title.as_str()).collect();
-            return Err(Failure::new(FailureKind::Usage, format!("backup {} has no volume `{name}`", backup.id.short()))
-                .hint(if names.is_empty() { "it has none".to_owned() } else { format!("it has: {}", names.join(", ")) }));
+            return Err(Failure::new(
+                FailureKind::Usage,
+                format!("backup {} has no volume `{name}`", backup.id.short()),
+            )
+            .hint(if names.is_empty() {
+                "it has none".to_owned()
+            } else {
+                format!("it has: {}", names.join(", "))
+            }));
         }
     }
     let chosen = known.iter().map(|volume| {

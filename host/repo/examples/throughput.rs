@@ -60,8 +60,12 @@ fn bare_loop(data: &Bytes, chunk: usize) {
 }
 
 async fn back_up(repository: &Repository, data: &Bytes, chunk: usize) -> Committed {
-    let session = repository.backup(BackupOptions { chunking: Chunking::Fixed { bytes: chunk }, ..BackupOptions::default() }).await.unwrap();
-    let parts: Vec<_> = (0..data.len()).step_by(PART).map(|at| Ok(data.slice(at..(at + PART).min(data.len())))).collect();
+    let session = repository
+        .backup(BackupOptions { chunking: Chunking::Fixed { bytes: chunk }, ..BackupOptions::default() })
+        .await
+        .unwrap();
+    let parts: Vec<_> =
+        (0..data.len()).step_by(PART).map(|at| Ok(data.slice(at..(at + PART).min(data.len())))).collect();
     let path = RelativePath::new("data/file").unwrap();
     let attributes = FileAttributes { mode: 0o600, modified: Timestamp::EPOCH };
     session.put_file(&path, attributes, futures::stream::iter(parts)).await.unwrap();
@@ -91,7 +95,8 @@ async fn main() {
         println!("-- chunks of {} KiB", chunk >> 10);
         let root = Path::new(&folder).join(format!("repo-{chunk}"));
         let store = Store::connect(&StoreConfig::new(format!("file://{}", root.display()))).unwrap();
-        let repository = Repository::init(store, &Password::new("x"), InitOptions { kdf: KdfCost::TRIVIAL }).await.unwrap();
+        let repository =
+            Repository::init(store, &Password::new("x"), InitOptions { kdf: KdfCost::TRIVIAL }).await.unwrap();
         let started = Instant::now();
         bare_loop(&data, chunk);
         rate("hash, compress, seal: bare loop, two threads", data.len(), started);

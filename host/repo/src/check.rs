@@ -81,14 +81,22 @@ impl CheckReport {
     }
 }
 
-pub(crate) async fn check(repository: &Repository, options: CheckOptions, progress: &(dyn Fn(CheckProgress) + Send + Sync)) -> Result<CheckReport> {
+pub(crate) async fn check(
+    repository: &Repository,
+    options: CheckOptions,
+    progress: &(dyn Fn(CheckProgress) + Send + Sync),
+) -> Result<CheckReport> {
     let lock = repository.lock(LockKind::Shared).await?;
     let report = check_locked(repository, options, progress).await;
     lock.release().await?;
     report
 }
 
-async fn check_locked(repository: &Repository, options: CheckOptions, progress: &(dyn Fn(CheckProgress) + Send + Sync)) -> Result<CheckReport> {
+async fn check_locked(
+    repository: &Repository,
+    options: CheckOptions,
+    progress: &(dyn Fn(CheckProgress) + Send + Sync),
+) -> Result<CheckReport> {
     let mut report = CheckReport::default();
     let store = repository.store();
     let key = repository.shared_key();
@@ -96,8 +104,11 @@ async fn check_locked(repository: &Repository, options: CheckOptions, progress: 
     // Snapshots before the index, the index before the packs: what is named later is there.
     let snapshots: Vec<Id> = ids(repository, "snapshots", &mut report).await?;
     let files = ids(repository, "index", &mut report).await?;
-    let loads: Vec<Result<IndexFile>> =
-        futures::stream::iter(files.iter().copied()).map(|id| load_file(store, key, id)).buffer_unordered(LOADS_MAX).collect().await;
+    let loads: Vec<Result<IndexFile>> = futures::stream::iter(files.iter().copied())
+        .map(|id| load_file(store, key, id))
+        .buffer_unordered(LOADS_MAX)
+        .collect()
+        .await;
     let mut loaded = Vec::new();
     for file in loads {
         loaded.extend(report.note(file)?);
@@ -149,7 +160,9 @@ async fn check_packs(repository: &Repository, files: &[IndexFile], report: &mut 
             }
             Some(_) => {}
         }
-        let gapless = blobs.iter().try_fold(0u32, |end, blob| (blob.offset == end).then(|| end.checked_add(blob.length)).flatten());
+        let gapless = blobs
+            .iter()
+            .try_fold(0u32, |end, blob| (blob.offset == end).then(|| end.checked_add(blob.length)).flatten());
         if gapless.is_none() {
             report.problem(RepoError::damaged(&name, "its index entry has gaps"));
         }
@@ -162,28 +175,35 @@ async fn check_packs(repository: &Repository, files: &[IndexFile], report: &mut 
 }
 
 /// Walks all trees, each once.
-async fn check_snapshots(repository: &Repository, index: &Arc<Index>, ids: Vec<Id>, report: &mut CheckReport) -> Result<()> {
+async fn check_snapshots(
+    repository: &Repository,
+    index: &Arc<Index>,
+    ids: Vec<Id>,
+    report: &mut CheckReport,
+) -> Result<()> {
     let (store, key) = (repository.store(), repository.master_key());
     let mut seen = HashSet::new();
     let mut ahead = Vec::new();
-    let loads: Vec<_> = futures::stream::iter(ids).map(|id| snapshot::load(store, key, id)).buffer_unordered(LOADS_MAX).collect().await;
+    let loads: Vec<_> =
+        futures::stream::iter(ids).map(|id| snapshot::load(store, key, id)).buffer_unordered(LOADS_MAX).collect().await;
     for load in loads {
         report.snapshots += 1;
         match load {
             // Removed while we look.
             Err(error) if error.kind() == RepoErrorKind::NotFound => report.snapshots -= 1,
             load => {
-                if let Some(snapshot) = report.note(load)? {
-                    if seen.insert(snapshot.tree) {
-                        ahead.push(snapshot.tree);
-                    }
-                }
+                let tree = report.note(load)?.map(|snapshot| snapshot.tree);
+                ahead.extend(tree.filter(|tree| seen.insert(*tree)));
             }
         }
     }
     while !ahead.is_empty() {
         let some = ahead.split_off(ahead.len().saturating_sub(LOADS_MAX));
-        let trees: Vec<_> = futures::stream::iter(some).map(|id| check_tree(repository, index, id)).buffer_unordered(LOADS_MAX).collect().await;
+        let trees: Vec<_> = futures::stream::iter(some)
+            .map(|id| check_tree(repository, index, id))
+            .buffer_unordered(LOADS_MAX)
+            .collect()
+            .await;
         for tree in trees {
             let Some((below, problems)) = report.note(tree)? else { continue };
             problems.into_iter().for_each(|problem| report.problem(problem));
@@ -215,7 +235,8 @@ async fn check_tree(repository: &Repository, index: &Index, id: Id) -> Result<(V
                     }
                 }
                 if whole && sum != bytes {
-                    problems.push(format!("tree {id} is damaged: {} has {sum} bytes of content, not {bytes}", node.path));
+                    problems
+                        .push(format!("tree {id} is damaged: {} has {sum} bytes of content, not {bytes}", node.path));
                 }
             }
             NodeKind::Symlink { .. } | NodeKind::Other { .. } => {}
@@ -225,10 +246,17 @@ async fn check_tree(repository: &Repository, index: &Index, id: Id) -> Result<(V
 }
 
 /// Reads and verifies every pack.
-async fn read_packs(repository: &Repository, packs: Packs, report: &mut CheckReport, progress: &(dyn Fn(CheckProgress) + Send + Sync)) -> Result<()> {
+async fn read_packs(
+    repository: &Repository,
+    packs: Packs,
+    report: &mut CheckReport,
+    progress: &(dyn Fn(CheckProgress) + Send + Sync),
+) -> Result<()> {
     let packs_total = packs.len() as u64;
     let at_once = std::thread::available_parallelism().map_or(2, std::num::NonZero::get) + 1;
-    let mut reads = futures::stream::iter(packs).map(|(id, blobs)| async move { Ok::<_, RepoError>(read_pack(repository, id, blobs).await) }).buffer_unordered(at_once);
+    let mut reads = futures::stream::iter(packs)
+        .map(|(id, blobs)| async move { Ok::<_, RepoError>(read_pack(repository, id, blobs).await) })
+        .buffer_unordered(at_once);
     let mut packs_done = 0;
     while let Some(read) = reads.try_next().await? {
         if let Some((bytes, problems)) = report.note(read)? {

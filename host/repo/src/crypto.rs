@@ -255,8 +255,7 @@ mod tests {
         let mut bytes = KeyBytes { encrypt: [0; 32], k: [0; 16], r: [0; 16] };
         bytes.k.copy_from_slice(&hex::decode("ec074c835580741701425b623235add6").unwrap());
         bytes.r.copy_from_slice(&hex::decode("851fc40c3467ac0be05cc20404f3f700").unwrap());
-        let nonce: [u8; 16] =
-            hex::decode("fb447350c4e868c52ac3275cf9d4327e").unwrap().try_into().unwrap();
+        let nonce: [u8; 16] = hex::decode("fb447350c4e868c52ac3275cf9d4327e").unwrap().try_into().unwrap();
         let mac = MasterKey::from_bytes(bytes).mac(&nonce, &hex::decode("f3f6").unwrap());
         assert_eq!(hex::encode(mac), "f4c633c3044fc145f84f335cb81953de");
     }

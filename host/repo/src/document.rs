@@ -54,7 +54,8 @@ fn open<T: DeserializeOwned>(key: &MasterKey, stored: &[u8]) -> Result<T> {
 }
 
 pub(crate) fn to_json(value: &impl Serialize) -> Result<Vec<u8>> {
-    serde_json::to_vec(value).map_err(|error| RepoError::new(RepoErrorKind::Internal, "failed to write JSON").because(error))
+    serde_json::to_vec(value)
+        .map_err(|error| RepoError::new(RepoErrorKind::Internal, "failed to write JSON").because(error))
 }
 
 pub(crate) fn from_json<T: DeserializeOwned>(json: &[u8]) -> Result<T> {

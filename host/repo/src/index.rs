@@ -149,9 +149,8 @@ impl Index {
 
     /// Finds a blob that a tree or snapshot names.
     pub(crate) fn require(&self, kind: BlobKind, id: &Id) -> Result<Place> {
-        let place = self
-            .find(kind, id)
-            .ok_or_else(|| RepoError::damaged(format!("blob {id}"), "no index file names it"))?;
+        let place =
+            self.find(kind, id).ok_or_else(|| RepoError::damaged(format!("blob {id}"), "no index file names it"))?;
         if place.blob.plain_length() as usize > BLOB_BYTES_MAX {
             return Err(RepoError::damaged(format!("blob {id}"), "its length makes no sense"));
         }

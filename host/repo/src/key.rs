@@ -92,7 +92,8 @@ impl KeyFile {
         if self.kdf != "scrypt" || !self.n.is_power_of_two() {
             return Err(damaged("its key derivation is not scrypt"));
         }
-        let decode = |text: &str| BASE64_STANDARD.decode(text).map_err(|_| damaged("it is not base64 where it should be"));
+        let decode =
+            |text: &str| BASE64_STANDARD.decode(text).map_err(|_| damaged("it is not base64 where it should be"));
         let (salt, data) = (decode(&self.salt)?, decode(&self.data)?);
         let cost = KdfCost { log_n: self.n.ilog2() as u8, r: self.r, p: self.p };
         let key = derive(password, &salt, cost)?;
@@ -227,7 +228,9 @@ mod tests {
     #[test]
     fn a_key_file_cannot_ask_for_all_memory() {
         let mut file = KeyFile::new(&MasterKey::random(), &Password::new(""), KdfCost::TRIVIAL).unwrap();
-        for (n, r, p) in [(1 << 30, 8, 1), (1 << 15, 1 << 20, 1), (1 << 15, 8, u32::MAX), (3, 8, 1), (0, 8, 1), (16, 0, 1)] {
+        for (n, r, p) in
+            [(1 << 30, 8, 1), (1 << 15, 1 << 20, 1), (1 << 15, 8, u32::MAX), (3, 8, 1), (0, 8, 1), (16, 0, 1)]
+        {
             (file.n, file.r, file.p) = (n, r, p);
             assert_eq!(file.open(&Password::new("")).map(drop).unwrap_err().kind(), RepoErrorKind::Damaged);
         }

@@ -81,7 +81,13 @@ impl OpenPack {
     /// Adds a sealed blob.
     pub(crate) fn push(&mut self, id: Id, kind: BlobKind, sealed: &[u8], raw_length: u32) {
         // A pack is closed long before 4 GiB, and no blob is longer than that.
-        self.blobs.push(PackedBlob { id, kind, offset: self.bytes.len() as u32, length: sealed.len() as u32, raw_length });
+        self.blobs.push(PackedBlob {
+            id,
+            kind,
+            offset: self.bytes.len() as u32,
+            length: sealed.len() as u32,
+            raw_length,
+        });
         self.bytes.extend_from_slice(sealed);
     }
 

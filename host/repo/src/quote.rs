@@ -77,7 +77,13 @@ mod tests {
 
     #[test]
     fn names_are_written_as_go_writes_them() {
-        let cases = [("plain.txt", "plain.txt"), ("a\"b\\c", "a\\\"b\\\\c"), ("\u{7}\u{1}\n", "\\a\\x01\\n"), ("é", "é"), ("\u{200b}", "\\u200b")];
+        let cases = [
+            ("plain.txt", "plain.txt"),
+            ("a\"b\\c", "a\\\"b\\\\c"),
+            ("\u{7}\u{1}\n", "\\a\\x01\\n"),
+            ("é", "é"),
+            ("\u{200b}", "\\u200b"),
+        ];
         for (name, quoted) in cases {
             assert_eq!(quote(name), quoted);
         }

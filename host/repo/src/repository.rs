@@ -52,7 +52,10 @@ impl Repository {
     /// [`RepoErrorKind::AlreadyExists`].
     pub async fn init(store: Store, password: &Password, options: InitOptions) -> Result<Self> {
         let exists = || {
-            RepoError::new(RepoErrorKind::AlreadyExists, format!("failed to make a repository: {} holds one already", store.address()))
+            RepoError::new(
+                RepoErrorKind::AlreadyExists,
+                format!("failed to make a repository: {} holds one already", store.address()),
+            )
         };
         if store.first_contact().exists("config").await? {
             return Err(exists());
@@ -84,13 +87,14 @@ impl Repository {
     /// # Errors
     /// [`RepoErrorKind::NotFound`] when there is none, [`RepoErrorKind::WrongPassword`].
     pub async fn open(store: Store, password: &Password) -> Result<Self> {
-        let sealed = store.first_contact().get("config", CONFIG_BYTES_MAX).await.map_err(|error| match error.kind() {
-            RepoErrorKind::NotFound => {
-                RepoError::new(RepoErrorKind::NotFound, format!("there is no repository at {}", store.address()))
-                    .advise("check the address, or make one with `repo init`")
-            }
-            _ => error,
-        })?;
+        let sealed =
+            store.first_contact().get("config", CONFIG_BYTES_MAX).await.map_err(|error| match error.kind() {
+                RepoErrorKind::NotFound => {
+                    RepoError::new(RepoErrorKind::NotFound, format!("there is no repository at {}", store.address()))
+                        .advise("check the address, or make one with `repo init`")
+                }
+                _ => error,
+            })?;
         let (key_id, key) = key::open(&store, password, &sealed).await?;
         let config: ConfigFile = key
             .open(&sealed)
@@ -222,7 +226,11 @@ impl Repository {
     ///
     /// # Errors
     /// Whatever keeps it from looking; what it finds is in the report.
-    pub async fn check(&self, options: CheckOptions, progress: impl Fn(CheckProgress) + Send + Sync) -> Result<CheckReport> {
+    pub async fn check(
+        &self,
+        options: CheckOptions,
+        progress: impl Fn(CheckProgress) + Send + Sync,
+    ) -> Result<CheckReport> {
         crate::check::check(self, options, &progress).await
     }
 

@@ -4,11 +4,12 @@
 mod stock;
 
 use backstay_repo::*;
-use stock::*;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use stock::*;
 
 async fn some_backup(bench: &Bench) -> Committed {
-    let session = bench.repository.backup(BackupOptions { pack_bytes: 1 << 20, ..BackupOptions::default() }).await.unwrap();
+    let session =
+        bench.repository.backup(BackupOptions { pack_bytes: 1 << 20, ..BackupOptions::default() }).await.unwrap();
     let pages = noise(1, 3_000_001);
     session.put_directory(&path("data"), FileAttributes { mode: 0o750, ..attributes() }).await.unwrap();
     session.put_directory(&path("data/pg_wal"), attributes()).await.unwrap();

@@ -171,7 +171,11 @@ async fn what_is_right_already_stays_and_what_does_not_belong_goes() {
 
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
-    let shared = folder.path().parent().unwrap().join(format!("{}-shared", folder.path().file_name().unwrap().to_str().unwrap()));
+    let shared = folder
+        .path()
+        .parent()
+        .unwrap()
+        .join(format!("{}-shared", folder.path().file_name().unwrap().to_str().unwrap()));
     std::fs::create_dir_all(at("base/old/deep")).unwrap();
     std::fs::create_dir_all(at("pg_tblspc/16400/own")).unwrap();
     let mut stale = pages.clone();
@@ -190,7 +194,9 @@ async fn what_is_right_already_stays_and_what_does_not_belong_goes() {
         except: BTreeSet::from([path("pg_tblspc/16400")]),
         progress: Some(Arc::new(move |now: PlaceProgress| {
             let mut seen = sink.lock().unwrap();
-            if now.bytes_done >= seen.bytes_done { *seen = now; }
+            if now.bytes_done >= seen.bytes_done {
+                *seen = now;
+            }
         })),
     };
     let summary = reader.place(&path("data"), &open(folder.path()), options.clone()).await.unwrap();
@@ -256,13 +262,18 @@ async fn any_flipped_bit_on_the_store_is_noticed() {
     store.delete(&pack).await.unwrap();
     let fresh = Repository::open(store, &Password::new("x")).await.unwrap();
     let report = fresh.check(CheckOptions::default(), |_| {}).await.unwrap();
-    assert!(report.errors.iter().any(|error| error.contains(&pack) && error.contains("missing")), "{:?}", report.errors);
+    assert!(
+        report.errors.iter().any(|error| error.contains(&pack) && error.contains("missing")),
+        "{:?}",
+        report.errors
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_that_is_not_committed_leaves_packs_alone() {
     let bench = Bench::new().await;
-    let session = bench.repository.backup(BackupOptions { pack_bytes: 1 << 20, ..BackupOptions::default() }).await.unwrap();
+    let session =
+        bench.repository.backup(BackupOptions { pack_bytes: 1 << 20, ..BackupOptions::default() }).await.unwrap();
     session.put_file(&path("lost"), attributes(), body(&noise(2, 5 << 20), 1 << 20)).await.unwrap();
     drop(session);
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
@@ -334,8 +345,14 @@ async fn opening_what_is_not_there_and_making_what_is_are_their_own_errors() {
     assert_eq!(Repository::open(store.clone(), &password).await.unwrap_err().kind(), RepoErrorKind::NotFound);
     let options = InitOptions { kdf: KdfCost::TRIVIAL };
     let repository = Repository::init(store.clone(), &password, options).await.unwrap();
-    assert_eq!(Repository::init(store.clone(), &password, options).await.unwrap_err().kind(), RepoErrorKind::AlreadyExists);
-    assert_eq!(Repository::open(store.clone(), &Password::new("y")).await.unwrap_err().kind(), RepoErrorKind::WrongPassword);
+    assert_eq!(
+        Repository::init(store.clone(), &password, options).await.unwrap_err().kind(),
+        RepoErrorKind::AlreadyExists
+    );
+    assert_eq!(
+        Repository::open(store.clone(), &Password::new("y")).await.unwrap_err().kind(),
+        RepoErrorKind::WrongPassword
+    );
     let nobody = noise(1, 32).iter().map(|b| format!("{b:02x}")).collect::<String>().parse().unwrap();
     assert_eq!(repository.open_snapshot(&nobody).await.map(drop).unwrap_err().kind(), RepoErrorKind::NotFound);
 }

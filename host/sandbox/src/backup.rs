@@ -94,9 +94,8 @@ impl BackupWriter {
         source: &Directory,
         node: Node,
     ) -> Result<Option<u64>, EngineError> {
-        let path = below
-            .join(&node.path)
-            .map_err(|error| EngineError::new(EngineErrorKind::Internal, error.to_string()))?;
+        let path =
+            below.join(&node.path).map_err(|error| EngineError::new(EngineErrorKind::Internal, error.to_string()))?;
         match node.kind {
             NodeKind::File(_) => {
                 let body = source.read(node.path.as_str(), 0, None);

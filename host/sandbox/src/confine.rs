@@ -4,8 +4,8 @@
 //! repository and name resolution need: a hole in the runtime then reaches no farther.
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, NetPort, PathBeneath, PathFd, RestrictionStatus, Ruleset,
-    RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetStatus,
+    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, NetPort, PathBeneath, PathFd, RestrictionStatus,
+    Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetStatus,
 };
 use std::path::PathBuf;
 
@@ -13,7 +13,8 @@ use std::path::PathBuf;
 const KNOWN: ABI = ABI::V5;
 
 /// What name resolution and TLS read.
-const SYSTEM_FILES: &[&str] = &["/etc", "/run/systemd/resolve", "/usr/lib", "/lib", "/usr/share/zoneinfo", "/dev/urandom"];
+const SYSTEM_FILES: &[&str] =
+    &["/etc", "/run/systemd/resolve", "/usr/lib", "/lib", "/usr/share/zoneinfo", "/dev/urandom"];
 
 /// What a job may still do.
 #[derive(Clone, Debug, Default)]

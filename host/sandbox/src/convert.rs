@@ -32,9 +32,10 @@ macro_rules! same_cases {
     };
 }
 
-same_cases!(types::ErrorKind, EngineErrorKind {
-    BadConfig, Denied, Unreachable, Unsupported, Corrupt, Gap, Conflict, Cancelled, Internal,
-});
+same_cases!(
+    types::ErrorKind,
+    EngineErrorKind { BadConfig, Denied, Unreachable, Unsupported, Corrupt, Gap, Conflict, Cancelled, Internal }
+);
 
 impl From<EngineError> for types::Error {
     fn from(error: EngineError) -> Self {
@@ -124,7 +125,8 @@ fn link_target(target: String) -> Result<NodeKind, EngineError> {
 /// Checks the name of a database. It is refused and never mended: two databases whose
 /// names were cut or cleaned could become one.
 pub(crate) fn identity(identity: &str) -> Result<(), EngineError> {
-    if identity.is_empty() || identity.len() > IDENTITY_BYTES_MAX || printable(identity, IDENTITY_BYTES_MAX) != identity {
+    if identity.is_empty() || identity.len() > IDENTITY_BYTES_MAX || printable(identity, IDENTITY_BYTES_MAX) != identity
+    {
         return Err(EngineError::new(
             EngineErrorKind::Internal,
             format!("the database's identity is empty, longer than {IDENTITY_BYTES_MAX} bytes, or not printable"),

@@ -8,7 +8,10 @@ use crate::{
 };
 use backstay_core::{RelativePath, Timestamp};
 use bytes::Bytes;
-use cap_std::fs::{Dir, DirBuilder, DirBuilderExt, File, Metadata, MetadataExt, OpenOptions, OpenOptionsExt, Permissions, PermissionsExt};
+use cap_std::fs::{
+    Dir, DirBuilder, DirBuilderExt, File, Metadata, MetadataExt, OpenOptions, OpenOptionsExt, Permissions,
+    PermissionsExt,
+};
 use futures::{StreamExt, stream};
 use std::{
     collections::BTreeMap,

@@ -45,7 +45,7 @@ pub use find::{Installed, find, folders, installed};
 pub use grants::{CredentialGrant, DirectoryGrant, EndpointGrant, Grants};
 pub use header::Header;
 pub use limits::Limits;
-pub use plugin::{COMPILE_WALL, Place, Plugin, RecoveryTarget, RestoreJob, compile};
+pub use plugin::{COMPILE_WALL, Place, Plugin, RecoveryTarget, RestoreJob, compile, is_compiled};
 pub use ports::{Attributes, BackupSink, BackupSource, Body, LogSink, LogSource, Node, NodeKind, Placed, Reporter};
 pub use report::{BackupReport, Description, Facts, GrantKind, GrantRequest, Method, RestoreReport};
 pub use state::JobContext;

@@ -3,7 +3,9 @@
 
 use crate::{
     bindings::backstay::engine::{
-        log_archive::{Host, HostLogReader, HostLogReaderWithStore, HostLogWriter, HostLogWriterWithStore, Segment as WitSegment},
+        log_archive::{
+            Host, HostLogReader, HostLogReaderWithStore, HostLogWriter, HostLogWriterWithStore, Segment as WitSegment,
+        },
         types::{Error, Position as WitPosition},
     },
     convert,
@@ -116,7 +118,12 @@ impl<T: Send + 'static> HostLogWriterWithStore<T> for HasState {
         answer(writer.append(segment, body).await)
     }
 
-    async fn confirm(accessor: &Accessor<T, Self>, this: Resource<LogWriter>, at: WitPosition, when: u64) -> Answer<()> {
+    async fn confirm(
+        accessor: &Accessor<T, Self>,
+        this: Resource<LogWriter>,
+        at: WitPosition,
+        when: u64,
+    ) -> Answer<()> {
         let writer = resource(accessor, &this)?;
         answer(match writer.identified() {
             Ok(()) => writer.sink.confirm(at.into(), Timestamp::from_micros(when)).await,
@@ -133,7 +140,10 @@ impl<T: Send + 'static> HostLogWriterWithStore<T> for HasState {
         let writer = resource(accessor, &this)?;
         let checked = writer.identified().and_then(|()| {
             if !Segment::is_file_name(&name) || bytes.len() > NOTE_BYTES_MAX {
-                return Err(EngineError::new(EngineErrorKind::Internal, "the plugin's note has a bad name or is too long"));
+                return Err(EngineError::new(
+                    EngineErrorKind::Internal,
+                    "the plugin's note has a bad name or is too long",
+                ));
             }
             Ok(())
         });

@@ -86,8 +86,15 @@ pub(crate) fn printable(text: &str, max: usize) -> String {
     let mut line = String::with_capacity(text.len().min(max));
     for c in text.trim_end().chars() {
         // Besides controls: characters that reorder what a person reads.
-        let hidden = c.is_control() || matches!(c, '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        let c = if c == '\n' || c == '\t' { ' ' } else if hidden { '\u{fffd}' } else { c };
+        let hidden =
+            c.is_control() || matches!(c, '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        let c = if c == '\n' || c == '\t' {
+            ' '
+        } else if hidden {
+            '\u{fffd}'
+        } else {
+            c
+        };
         if line.len() + c.len_utf8() > max {
             while line.len() + CUT.len_utf8() > max && line.pop().is_some() {}
             line.push(CUT);

@@ -16,7 +16,11 @@ use crate::{
     state::{HasState, JobContext, State},
 };
 use backstay_core::{Timestamp, Volume};
-use std::{path::{Path, PathBuf}, sync::Arc, time::{Duration, Instant}};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use wasmtime::{
     Engine, Store, UpdateDeadline,
     component::{Accessor, Component, Linker},
@@ -91,13 +95,23 @@ pub fn compile(path: &Path, cache: &Path) -> Result<(), SandboxError> {
         .map_err(|error| failed(format!("failed to keep the result in {}: {error}", cache.display())))
 }
 
+/// Whether [`compile`] has kept this plugin; refuses files that are no plugin.
+pub fn is_compiled(path: &Path, cache: &Path) -> Result<bool, SandboxError> {
+    let bytes = read_component(path)?;
+    Header::parse(path, &bytes)?;
+    let engine =
+        engine().map_err(|error| SandboxError::Compile { path: path.to_owned(), reason: error.to_string() })?;
+    Ok(precompiled::load(&precompiled::kept_at(cache, &engine, &bytes), &engine).is_some())
+}
+
 /// How long [`compile`] may take.
 pub const COMPILE_WALL: Duration = limits::COMPILE_WALL;
 
 impl Plugin {
     /// Loads a plugin that [`compile`] has kept; nothing when it has to be compiled first.
     pub fn load(path: &Path, cache: &Path) -> Result<Option<Self>, SandboxError> {
-        let failed = |error: wasmtime::Error| SandboxError::Compile { path: path.to_owned(), reason: format!("{error:#}") };
+        let failed =
+            |error: wasmtime::Error| SandboxError::Compile { path: path.to_owned(), reason: format!("{error:#}") };
         let bytes = read_component(path)?;
         let header = Header::parse(path, &bytes)?;
         let engine = engine().map_err(failed)?;

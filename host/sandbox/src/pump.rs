@@ -24,7 +24,10 @@ use tokio::{io::AsyncRead, sync::mpsc, sync::oneshot};
 use tokio_util::sync::PollSender;
 use wasmtime::{
     AsContextMut, StoreContextMut,
-    component::{Destination, FutureReader, Lower, Lift, Source, StreamConsumer, StreamProducer, StreamReader, StreamResult, VecBuffer},
+    component::{
+        Destination, FutureReader, Lift, Lower, Source, StreamConsumer, StreamProducer, StreamReader, StreamResult,
+        VecBuffer,
+    },
 };
 
 /// What a companion future answers.
@@ -211,10 +214,7 @@ pub(crate) fn counted<S: AsContextMut>(
 }
 
 /// The same with a companion that only says that it is whole.
-pub(crate) fn plain<S: AsContextMut>(
-    mut store: S,
-    body: Body,
-) -> wasmtime::Result<(StreamReader<u8>, Companion<()>)> {
+pub(crate) fn plain<S: AsContextMut>(mut store: S, body: Body) -> wasmtime::Result<(StreamReader<u8>, Companion<()>)> {
     let (settle, settled) = oneshot::channel();
     let producer = BodyProducer { body, pending: Bytes::new(), sent_bytes: 0, settle: Some(settle) };
     Ok((StreamReader::new(&mut store, producer)?, companion(&mut store, settled, |_| ())?))

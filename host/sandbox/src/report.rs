@@ -151,7 +151,11 @@ impl Description {
             methods: raw
                 .methods
                 .into_iter()
-                .map(|method| Method { name: method.name, summary: line(&method.summary), grants: lines(method.grants) })
+                .map(|method| Method {
+                    name: method.name,
+                    summary: line(&method.summary),
+                    grants: lines(method.grants),
+                })
                 .collect(),
             has_log: matches!(raw.replay, wit::ReplayKind::AtStart),
             grants: raw

@@ -2,14 +2,18 @@
 
 use crate::{
     bindings::backstay::engine::{
-        grants::{Credential, Host, HostConnection, HostConnectionWithStore, HostDirectory, HostDirectoryWithStore,
-                 HostProcess, HostProcessWithStore, HostWithStore, Level, TlsVerification},
+        grants::{
+            Credential, Host, HostConnection, HostConnectionWithStore, HostDirectory, HostDirectoryWithStore,
+            HostProcess, HostProcessWithStore, HostWithStore, Level, TlsVerification,
+        },
         types::{self, Error, FileAttributes, Node},
     },
     connection::Connection,
     directory::Directory,
     error::{EngineError, EngineErrorKind},
-    limits, log_gate, ports::Body, process::Process,
+    limits, log_gate,
+    ports::Body,
+    process::Process,
     pump::{self, Companion},
     state::{HasState, State, not_granted},
     tls,

@@ -8,8 +8,8 @@ use crate::{
     log_gate::LogGate,
     ports::{Body, Reporter},
 };
-use futures::StreamExt;
 use backstay_core::Timestamp;
+use futures::StreamExt;
 use std::{
     collections::BTreeMap,
     sync::{
@@ -18,7 +18,7 @@ use std::{
     },
 };
 use tokio::sync::watch;
-use wasmtime::{ResourceLimiter, component::ResourceTable, component::HasData};
+use wasmtime::{ResourceLimiter, component::HasData, component::ResourceTable};
 
 /// What a job gives to the plugin it runs.
 pub struct JobContext {
@@ -108,12 +108,7 @@ pub(crate) struct Limiter {
 
 impl Limiter {
     fn new(limits: Limits) -> Self {
-        Self {
-            memory_bytes: 0,
-            memory_bytes_max: (limits.memory_mib as usize) << 20,
-            table_elements: 0,
-            refused: None,
-        }
+        Self { memory_bytes: 0, memory_bytes_max: (limits.memory_mib as usize) << 20, table_elements: 0, refused: None }
     }
 }
 

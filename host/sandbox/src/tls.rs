@@ -60,9 +60,7 @@ fn server_name(grant: &EndpointGrant, verification: Verification) -> Result<Serv
     match ServerName::try_from(host.clone()) {
         Ok(name) => Ok(name),
         // A socket's path is no name; unless the name is checked, any will do.
-        Err(_) if verification != Verification::Full => {
-            ServerName::try_from("localhost").map_err(|_| no_name(&host))
-        }
+        Err(_) if verification != Verification::Full => ServerName::try_from("localhost").map_err(|_| no_name(&host)),
         Err(_) => Err(no_name(&host)),
     }
 }
@@ -98,9 +96,11 @@ fn client_config(grant: &EndpointGrant, verification: Verification) -> Result<Cl
         return Ok(builder.with_no_client_auth());
     };
     let chain = certificates(cert)?;
-    let key = PrivateKeyDer::from_pem_file(key)
-        .map_err(|error| bad(format!("failed to read {}: {error}", key.display())))?;
-    builder.with_client_auth_cert(chain, key).map_err(|error| bad(format!("failed to use the client certificate: {error}")))
+    let key =
+        PrivateKeyDer::from_pem_file(key).map_err(|error| bad(format!("failed to read {}: {error}", key.display())))?;
+    builder
+        .with_client_auth_cert(chain, key)
+        .map_err(|error| bad(format!("failed to use the client certificate: {error}")))
 }
 
 fn roots(grant: &EndpointGrant) -> Result<RootCertStore, EngineError> {
@@ -108,9 +108,7 @@ fn roots(grant: &EndpointGrant) -> Result<RootCertStore, EngineError> {
     match &grant.ca_file {
         Some(path) => {
             for certificate in certificates(path)? {
-                roots
-                    .add(certificate)
-                    .map_err(|error| bad(format!("failed to use {}: {error}", path.display())))?;
+                roots.add(certificate).map_err(|error| bad(format!("failed to use {}: {error}", path.display())))?;
             }
         }
         None => {
@@ -141,7 +139,10 @@ fn end_point(certificate: &CertificateDer<'_>) -> Option<Vec<u8>> {
     let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
     let algorithm = match parsed.signature_algorithm.algorithm.to_id_string().as_str() {
         // md5, sha1 and sha256, with RSA; sha1 and sha256 with ECDSA
-        "1.2.840.113549.1.1.4" | "1.2.840.113549.1.1.5" | "1.2.840.113549.1.1.11" | "1.2.840.10045.4.1"
+        "1.2.840.113549.1.1.4"
+        | "1.2.840.113549.1.1.5"
+        | "1.2.840.113549.1.1.11"
+        | "1.2.840.10045.4.1"
         | "1.2.840.10045.4.3.2" => &digest::SHA256,
         "1.2.840.113549.1.1.12" | "1.2.840.10045.4.3.3" => &digest::SHA384,
         "1.2.840.113549.1.1.13" | "1.2.840.10045.4.3.4" => &digest::SHA512,

@@ -420,10 +420,6 @@ impl BackupReader {
         except: &[String],
     ) -> Result<plain::PlaceSummary> {
         let summary = self.0.place(subtree.to_owned(), &into.0, except.to_vec()).await?;
-        Ok(plain::PlaceSummary {
-            files: summary.files,
-            bytes: summary.bytes,
-            kept_bytes: summary.kept_bytes,
-        })
+        Ok(plain::PlaceSummary { files: summary.files, bytes: summary.bytes, kept_bytes: summary.kept_bytes })
     }
 }

@@ -37,10 +37,7 @@ impl BackupReader {
         let mut body = self.read(path);
         while let Some(bytes) = body.next().await? {
             if all.len() + bytes.len() > max {
-                return Err(crate::Error::new(
-                    crate::ErrorKind::Corrupt,
-                    format!("{path} is longer than {max} bytes"),
-                ));
+                return Err(crate::Error::new(crate::ErrorKind::Corrupt, format!("{path} is longer than {max} bytes")));
             }
             all.extend_from_slice(bytes);
         }

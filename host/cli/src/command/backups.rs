@@ -134,9 +134,9 @@ impl Record {
             ("consistent", manifest.consistent_at.map_or_else(|| "not known".to_owned(), |time| time.to_string())),
         ];
         let volumes = manifest.volumes.iter();
-        fields.extend(volumes.map(|volume| {
-            ("volume", format!("{}: {}, was at {}", volume.name, volume.title, volume.location))
-        }));
+        fields.extend(
+            volumes.map(|volume| ("volume", format!("{}: {}, was at {}", volume.name, volume.title, volume.location))),
+        );
         Fields(fields)
     }
 }

@@ -38,9 +38,7 @@ pub(crate) fn run(args: &InitArgs, context: &Context) -> Result<()> {
         }
     })?;
     let result = serde_json::json!({ "file": file });
-    let text = format!(
-        "wrote {}\nnext: edit it, put passwords where it says, then `backstay repo init main`",
-        file.display()
-    );
+    let text =
+        format!("wrote {}\nnext: edit it, put passwords where it says, then `backstay repo init main`", file.display());
     context.output().result(&result, text)
 }

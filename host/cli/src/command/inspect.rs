@@ -15,11 +15,8 @@ pub(crate) fn run(args: &InspectArgs, context: &Context) -> Result<()> {
     let JobResult::Inspect(seen) = context.job(&args.target, Job::Inspect)? else {
         return Err(crate::job::answered_something_else());
     };
-    let mut fields = vec![
-        ("identity", seen.identity.clone()),
-        ("version", seen.version.clone()),
-        ("role", seen.role.clone()),
-    ];
+    let mut fields =
+        vec![("identity", seen.identity.clone()), ("version", seen.version.clone()), ("role", seen.role.clone())];
     if let Some(tail) = &seen.tail {
         fields.push(("log position", tail.to_string()));
     }

@@ -75,7 +75,7 @@ pub(crate) fn run(command: &LogCommand, context: &Context) -> Result<()> {
 
 /// A side file, such as PostgreSQL's `.history`.
 async fn note(log: &LogChain, args: &FetchArgs) -> Result<Vec<u8>> {
-    if !log.notes().await?.iter().any(|note| *note == args.file) {
+    if !log.notes().await?.contains(&args.file) {
         return Err(Failure::new(
             FailureKind::Failed,
             format!("failed to fetch {}: the log of `{}` does not hold it", args.file, args.target),

@@ -117,7 +117,7 @@ fn show(args: &ShowArgs, context: &Context) -> Result<()> {
             .hint("`backstay plugin list` lists them, --plugin-dir adds a folder to look in"));
     };
     if let Err(reason) = &plugin.header {
-        return Err(Failure::new(FailureKind::Failed, reason));
+        return Err(Failure::usage(reason.as_str()).hint("it cannot be run; ask its author"));
     }
     let description = context.describe(&plugin.path)?;
     let listed = Listed::from(plugin);
@@ -170,8 +170,9 @@ fn settings(schema: &serde_json::Value) -> Table {
 
 fn build(args: &BuildArgs, context: &Context) -> Result<()> {
     let wanted = Build { crate_folder: args.dir.clone(), out: args.out.clone() };
-    let built = plugin_build::build(&wanted)
-        .map_err(|error| Failure::new(FailureKind::Failed, format!("failed to build {}: {error:#}", args.dir.display())))?;
+    let built = plugin_build::build(&wanted).map_err(|error| {
+        Failure::new(FailureKind::Failed, format!("failed to build {}: {error:#}", args.dir.display()))
+    })?;
     let result = serde_json::json!({
         "engine": built.engine,
         "path": built.path,

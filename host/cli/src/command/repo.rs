@@ -164,7 +164,7 @@ fn check(args: &CheckArgs, context: &Context) -> Result<()> {
         let problems = checked.problems.len() as u64 + checked.unlisted;
         return Err(Failure::new(
             FailureKind::Damaged,
-            format!("failed to find repository `{}` sound: {problems} problems", args.repository),
+            format!("repository `{}` is damaged: {problems} problems, listed above", args.repository),
         )
         .hint("backups that do not need what is damaged still restore; the next backup stores what is missing again")
         .told());

@@ -80,14 +80,28 @@ mod tests {
 
     #[test]
     fn addresses_come_back_as_they_were_written() {
-        for good in ["127.0.0.1:5432", "db.example.com:1", "[::1]:5432", "/run/postgresql/.s.PGSQL.5432", "my_db:65535"] {
+        for good in ["127.0.0.1:5432", "db.example.com:1", "[::1]:5432", "/run/postgresql/.s.PGSQL.5432", "my_db:65535"]
+        {
             assert_eq!(good.parse::<Address>().unwrap().to_string(), good);
         }
     }
 
     #[test]
     fn what_is_no_address_is_refused() {
-        for bad in ["", "db", "db:0", "db:65536", "db:x", ":5432", "::1:5432", "[db]:5432", "a b:1", "a/b:1", "/run/", "user@h:1"] {
+        for bad in [
+            "",
+            "db",
+            "db:0",
+            "db:65536",
+            "db:x",
+            ":5432",
+            "::1:5432",
+            "[db]:5432",
+            "a b:1",
+            "a/b:1",
+            "/run/",
+            "user@h:1",
+        ] {
             assert!(bad.parse::<Address>().is_err(), "{bad:?} was taken");
         }
     }

@@ -97,10 +97,8 @@ fn each<'a, T>(
     table
         .entries()
         .map(|(name, value)| {
-            let grant = name
-                .value
-                .parse()
-                .map_err(|reason| table.source().error(name.span, format!("{table}: {reason}")))?;
+            let grant =
+                name.value.parse().map_err(|reason| table.source().error(name.span, format!("{table}: {reason}")))?;
             Ok((grant, read(&table, table.key(name.value), value)?))
         })
         .collect()
@@ -109,10 +107,8 @@ fn each<'a, T>(
 fn endpoint<'a>(outer: &Section<'a>, name: String, value: Entry<'a>) -> Result<Endpoint, ConfigError> {
     if let DeValue::String(_) = value.get_ref() {
         let text = section::text(outer.source(), &name, value)?;
-        let address = text
-            .value
-            .parse()
-            .map_err(|reason| outer.source().error(text.span, format!("{name}: {reason}")))?;
+        let address =
+            text.value.parse().map_err(|reason| outer.source().error(text.span, format!("{name}: {reason}")))?;
         return Ok(Endpoint { address, ca_file: None, server_name: None, client: None });
     }
     let section = Section::from_value(outer.source(), name, value)?.only(&[

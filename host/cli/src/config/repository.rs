@@ -155,9 +155,8 @@ fn folder(
 }
 
 fn s3(section: &Section<'_>, url: &Located<String>, rest: &str) -> Result<S3, ConfigError> {
-    let refuse = |key: &str, span, reason: &str| {
-        Err(section.source().error(span, format!("{}: {reason}", section.key(key))))
-    };
+    let refuse =
+        |key: &str, span, reason: &str| Err(section.source().error(span, format!("{}: {reason}", section.key(key))));
     let bucket = rest.split('/').next().unwrap_or_default();
     if bucket.is_empty() || bucket.contains(['@', ':', '?', '#', ' ']) {
         return refuse("url", url.span.clone(), "write s3://bucket or s3://bucket/prefix");
@@ -173,7 +172,8 @@ fn s3(section: &Section<'_>, url: &Located<String>, rest: &str) -> Result<S3, Co
             return refuse("endpoint", endpoint.span.clone(), "keys do not go into the URL, use `access-key-id`");
         }
         if plain && !allow_http {
-            let reason = "without TLS everybody on the way can read the access key, set allow-http = true if that is meant";
+            let reason =
+                "without TLS everybody on the way can read the access key, set allow-http = true if that is meant";
             return refuse("endpoint", endpoint.span.clone(), reason);
         }
     }

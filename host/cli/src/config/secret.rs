@@ -49,10 +49,9 @@ impl SecretSource {
         let file = section.path(&file_key)?;
         let command = section.texts(&command_key)?;
         match (file, command) {
-            (Some(_), Some(command)) => Err(section.source().error(
-                command.span,
-                format!("{section} has both `{file_key}` and `{command_key}`, keep one"),
-            )),
+            (Some(_), Some(command)) => Err(section
+                .source()
+                .error(command.span, format!("{section} has both `{file_key}` and `{command_key}`, keep one"))),
             (Some(path), None) => Ok(Some(Self::File(path))),
             (None, Some(command)) => Ok(Some(Self::Command(command.value))),
             (None, None) => Ok(None),

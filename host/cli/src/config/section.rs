@@ -186,11 +186,7 @@ impl fmt::Display for Section<'_> {
 }
 
 /// A text value, not empty.
-pub(crate) fn text(
-    source: &Source,
-    name: &str,
-    value: &Spanned<DeValue<'_>>,
-) -> Result<Located<String>, ConfigError> {
+pub(crate) fn text(source: &Source, name: &str, value: &Spanned<DeValue<'_>>) -> Result<Located<String>, ConfigError> {
     match value.get_ref() {
         DeValue::String(text) if text.is_empty() => Err(source.error(value.span(), format!("{name} is empty"))),
         DeValue::String(text) => Ok(Located { value: text.clone().into_owned(), span: value.span() }),

@@ -39,10 +39,7 @@ fn a_right_file_becomes_types() {
     let target = config.targets.values().next().unwrap();
     assert_eq!(target.engine.as_str(), "postgresql");
     assert_eq!(target.repository.as_str(), "main");
-    assert_eq!(
-        target.settings.json,
-        serde_json::json!({"sslmode": "prefer", "deep": {"list": [1, 16, 2.5]}})
-    );
+    assert_eq!(target.settings.json, serde_json::json!({"sslmode": "prefer", "deep": {"list": [1, 16, 2.5]}}));
     assert_eq!(target.settings.place("/deep/list/1"), (8, 54));
     assert_eq!(target.settings.place("/deep/absent/1"), (8, 41));
     let primary: GrantName = "primary".parse().unwrap();
@@ -85,23 +82,55 @@ fn every_complaint_names_its_place_and_the_way_out() {
             "F:6:1: unknown key `colour` in [targets.shop], expected one of `engine`, `repository`, `settings`, `grants`, `limits`",
         ),
         ("[targets.shop]", "[target.shop]", "F:5:2: unknown key `target` in the file, did you mean `targets`?"),
-        ("\"main\"\nsettings", "\"mian\"\nsettings", "F:7:14: targets.shop.repository: there is no repository `mian`, did you mean `main`?"),
+        (
+            "\"main\"\nsettings",
+            "\"mian\"\nsettings",
+            "F:7:14: targets.shop.repository: there is no repository `mian`, did you mean `main`?",
+        ),
         ("engine = \"postgresql\"\n", "", "F:5:1: [targets.shop] needs `engine`"),
-        ("\"postgresql\"", "\"Postgres\"", "F:6:10: targets.shop.engine: `Postgres` is not a valid engine name: use up to 63 lower-case letters, digits and `-`, a letter first"),
+        (
+            "\"postgresql\"",
+            "\"Postgres\"",
+            "F:6:10: targets.shop.engine: `Postgres` is not a valid engine name: use up to 63 lower-case letters, digits and `-`, a letter first",
+        ),
         ("\"postgresql\"", "15", "F:6:10: targets.shop.engine must be a text in quotes, not a whole number"),
         ("\"postgresql\"", "\"\"", "F:6:10: targets.shop.engine is empty"),
-        ("[targets.shop]", "[targets.Shop]", "F:5:10: [targets]: `Shop` is not a valid target name: use up to 63 lower-case letters and digits, with `-`, `_` or `.` inside"),
+        (
+            "[targets.shop]",
+            "[targets.Shop]",
+            "F:5:10: [targets]: `Shop` is not a valid target name: use up to 63 lower-case letters and digits, with `-`, `_` or `.` inside",
+        ),
         ("password-file = \"secret\"\n", "", "F:1:1: [repositories.main] needs `password-file` or `password-command`"),
         (
             "password-file = \"secret\"\n",
             "password-file = \"secret\"\npassword-command = [\"pass\"]\n",
             "F:4:20: [repositories.main] has both `password-file` and `password-command`, keep one",
         ),
-        ("password-file = \"secret\"", "password-command = \"pass\"", "F:3:20: repositories.main.password-command must be a list of texts, not a text"),
-        ("password-file = \"secret\"", "password-command = []", "F:3:20: repositories.main.password-command must have at least one entry"),
-        ("password-file = \"secret\"", "password = \"hunter2\"", "F:3:1: unknown key `password` in [repositories.main], expected one of `url`, `password-file`, `password-command`, `endpoint`, `region`, `path-style`, `allow-http`, `access-key-id`, `secret-access-key-file`, `secret-access-key-command`, `session-token-file`"),
-        ("file:///srv/repo", "gs://bucket", "F:2:7: repositories.main.url: unknown scheme `gs`, expected one of `file`, `s3`"),
-        ("file:///srv/repo", "file://srv/repo", "F:2:7: repositories.main.url: a file:// URL has three slashes and an absolute path: file:///var/lib/backstay/repo"),
+        (
+            "password-file = \"secret\"",
+            "password-command = \"pass\"",
+            "F:3:20: repositories.main.password-command must be a list of texts, not a text",
+        ),
+        (
+            "password-file = \"secret\"",
+            "password-command = []",
+            "F:3:20: repositories.main.password-command must have at least one entry",
+        ),
+        (
+            "password-file = \"secret\"",
+            "password = \"hunter2\"",
+            "F:3:1: unknown key `password` in [repositories.main], expected one of `url`, `password-file`, `password-command`, `endpoint`, `region`, `path-style`, `allow-http`, `access-key-id`, `secret-access-key-file`, `secret-access-key-command`, `session-token-file`",
+        ),
+        (
+            "file:///srv/repo",
+            "gs://bucket",
+            "F:2:7: repositories.main.url: unknown scheme `gs`, expected one of `file`, `s3`",
+        ),
+        (
+            "file:///srv/repo",
+            "file://srv/repo",
+            "F:2:7: repositories.main.url: a file:// URL has three slashes and an absolute path: file:///var/lib/backstay/repo",
+        ),
         ("file:///srv/repo", "s3:///x", "F:2:7: repositories.main.url: write s3://bucket or s3://bucket/prefix"),
         ("\nurl", "\nregion = \"eu\"\nurl", "F:2:1: `region` in [repositories.main] is only for s3:// repositories"),
         (
@@ -119,8 +148,16 @@ fn every_complaint_names_its_place_and_the_way_out() {
             "url = \"s3://b\"\npath-style = \"yes\"",
             "F:3:14: repositories.main.path-style must be true or false, not a text",
         ),
-        ("127.0.0.1:5432", "127.0.0.1", "F:11:21: targets.shop.grants.endpoints.primary: `127.0.0.1` is not an address: it has no port (write host:port, [v6]:port or /path/of/a/socket)"),
-        ("127.0.0.1:5432", "::1:5432", "F:11:21: targets.shop.grants.endpoints.primary: `::1:5432` is not an address: a version 6 address goes in brackets: [::1]:5432"),
+        (
+            "127.0.0.1:5432",
+            "127.0.0.1",
+            "F:11:21: targets.shop.grants.endpoints.primary: `127.0.0.1` is not an address: it has no port (write host:port, [v6]:port or /path/of/a/socket)",
+        ),
+        (
+            "127.0.0.1:5432",
+            "::1:5432",
+            "F:11:21: targets.shop.grants.endpoints.primary: `::1:5432` is not an address: a version 6 address goes in brackets: [::1]:5432",
+        ),
         (
             "\"127.0.0.1:5432\"",
             "{ address = \"h:1\", sni = \"x\" }",
@@ -131,12 +168,28 @@ fn every_complaint_names_its_place_and_the_way_out() {
             "{ address = \"h:1\", client-cert-file = \"x\" }",
             "F:11:21: [targets.shop.grants.endpoints.primary] needs `client-key-file`",
         ),
-        ("endpoints.primary", "endpoints.\"a b\"", "F:11:11: [targets.shop.grants.endpoints]: `a b` is not a valid grant name: use up to 63 lower-case letters, digits, `-` and `_`, a letter first"),
-        ("endpoints.primary", "endpoint.primary", "F:11:1: unknown key `endpoint` in [targets.shop.grants], did you mean `endpoints`?"),
+        (
+            "endpoints.primary",
+            "endpoints.\"a b\"",
+            "F:11:11: [targets.shop.grants.endpoints]: `a b` is not a valid grant name: use up to 63 lower-case letters, digits, `-` and `_`, a letter first",
+        ),
+        (
+            "endpoints.primary",
+            "endpoint.primary",
+            "F:11:1: unknown key `endpoint` in [targets.shop.grants], did you mean `endpoints`?",
+        ),
         ("user = \"backup\", ", "", "F:12:23: [targets.shop.grants.credentials.primary] needs `user`"),
         ("settings = {", "settings = 5 # {", "F:8:12: targets.shop.settings must be a table, not a whole number"),
-        ("[targets.shop.grants]", "[targets.shop.limits]\nmemory-mib = 1\n[targets.shop.grants]", "F:11:14: targets.shop.limits.memory-mib must be from 16 to 65536"),
-        ("[targets.shop.grants]", "[targets.shop.limits]\nstall-seconds = \"1\"\n[targets.shop.grants]", "F:11:17: targets.shop.limits.stall-seconds must be a whole number from 1 to 86400"),
+        (
+            "[targets.shop.grants]",
+            "[targets.shop.limits]\nmemory-mib = 1\n[targets.shop.grants]",
+            "F:11:14: targets.shop.limits.memory-mib must be from 16 to 65536",
+        ),
+        (
+            "[targets.shop.grants]",
+            "[targets.shop.limits]\nstall-seconds = \"1\"\n[targets.shop.grants]",
+            "F:11:17: targets.shop.limits.stall-seconds must be a whole number from 1 to 86400",
+        ),
         ("2.5", "inf", "F:8:60: targets.shop.settings.deep.list[2] is not a number that can be used"),
         ("engine = \"postgresql\"", "engine = \"postgresql", "F:6:21: invalid basic string, expected `\"`"),
         ("engine = ", "engine = \"a\"\nengine = ", "F:7:1: duplicate key"),
@@ -151,9 +204,8 @@ fn every_complaint_names_its_place_and_the_way_out() {
 fn settings_are_judged_by_the_schema_and_their_values_are_not_repeated() {
     let config = parse(GOOD).unwrap();
     let target = config.targets.values().next().unwrap();
-    let judge = |schema: serde_json::Value| {
-        target.check_settings(Path::new("F"), &schema).map_err(|error| error.to_string())
-    };
+    let judge =
+        |schema: serde_json::Value| target.check_settings(Path::new("F"), &schema).map_err(|error| error.to_string());
     judge(serde_json::json!({"type": "object", "properties": {"sslmode": {"enum": ["prefer"]}}})).unwrap();
     let wrong = judge(serde_json::json!({"properties": {"sslmode": {"enum": ["disable", "require"]}}})).unwrap_err();
     assert_eq!(wrong, "F:8:24: targets.shop.settings.sslmode: this is not one of \"disable\" or \"require\"");

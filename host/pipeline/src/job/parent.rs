@@ -55,11 +55,7 @@ pub async fn run_job(
     perform(&spec, options, &mut on_event).await
 }
 
-async fn perform(
-    spec: &JobSpec,
-    options: &RunOptions,
-    on_event: &mut impl FnMut(Event),
-) -> Result<JobResult, Failure> {
+async fn perform(spec: &JobSpec, options: &RunOptions, on_event: &mut impl FnMut(Event)) -> Result<JobResult, Failure> {
     match run_task(&Task::Job(Box::new(spec.clone())), options, on_event).await? {
         TaskResult::Job(result) => Ok(*result),
         TaskResult::Described(_) | TaskResult::Compiled => Err(confused()),
@@ -114,11 +110,7 @@ async fn ensure_compiled(
     }
 }
 
-async fn run_task(
-    task: &Task,
-    options: &RunOptions,
-    on_event: &mut impl FnMut(Event),
-) -> Result<TaskResult, Failure> {
+async fn run_task(task: &Task, options: &RunOptions, on_event: &mut impl FnMut(Event)) -> Result<TaskResult, Failure> {
     let mut child = start(options)?;
     let stdin = child.stdin.take().ok_or_else(confused)?;
     let stdout = child.stdout.take().ok_or_else(confused)?;
@@ -158,7 +150,8 @@ async fn run_task(
 }
 
 fn start(options: &RunOptions) -> Result<Child, Failure> {
-    let failed = |error: std::io::Error| Failure::new(FailureKind::Failed, format!("failed to start the job process: {error}"));
+    let failed =
+        |error: std::io::Error| Failure::new(FailureKind::Failed, format!("failed to start the job process: {error}"));
     let program = match &options.program {
         Some(program) => program.clone(),
         None => std::env::current_exe().map_err(failed)?,

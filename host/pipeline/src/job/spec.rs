@@ -1,7 +1,7 @@
 //! What a job is told: everything, once, over its standard input.
 
-use backstay_core::{BackupId, Secret, TargetName, Timestamp};
 use super::LogLevel;
+use backstay_core::{BackupId, Secret, TargetName, Timestamp};
 use backstay_sandbox::{Grants, Limits};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::PathBuf};

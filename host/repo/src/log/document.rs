@@ -51,7 +51,7 @@ impl LogChain {
         }
         Err(LogError::Conflict {
             what: format!(
-                "target {} belongs to {} database {}, this one is {} database {}",
+                "target {} belongs to {} database {}, but another one answers: {} database {}",
                 self.target(),
                 known.engine,
                 known.identity,

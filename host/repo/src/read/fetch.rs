@@ -54,7 +54,13 @@ impl<T, I: Iterator<Item = (Place, T)>> Iterator for Reads<T, I> {
 }
 
 /// Reads one blob.
-pub(crate) async fn read_blob(store: &Store, key: &Arc<MasterKey>, index: &Index, kind: BlobKind, id: &Id) -> Result<Vec<u8>> {
+pub(crate) async fn read_blob(
+    store: &Store,
+    key: &Arc<MasterKey>,
+    index: &Index,
+    kind: BlobKind,
+    id: &Id,
+) -> Result<Vec<u8>> {
     let place = index.require(kind, id)?;
     let (pack, blob) = (index.pack(place.pack).pack_key(), place.blob);
     let start = u64::from(blob.offset);

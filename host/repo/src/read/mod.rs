@@ -95,7 +95,10 @@ impl SnapshotReader {
     /// # Errors
     /// [`RepoErrorKind::NotFound`] when there is no such file. The stream's errors carry a
     /// [`RepoError`] as their source.
-    pub async fn read(&self, path: &RelativePath) -> Result<impl Stream<Item = std::io::Result<Bytes>> + Send + Unpin + use<>> {
+    pub async fn read(
+        &self,
+        path: &RelativePath,
+    ) -> Result<impl Stream<Item = std::io::Result<Bytes>> + Send + Unpin + use<>> {
         let (_, content) = self.file(path).await?;
         let mut windows: Vec<Vec<Place>> = Vec::new();
         let mut bytes = 0;
@@ -182,7 +185,10 @@ impl SnapshotReader {
         while let Some(node) = ahead.pop() {
             if let NodeKind::Directory { subtree } = node.kind {
                 if node.path.parts().count() > TREE_DEPTH_MAX {
-                    return Err(RepoError::damaged(format!("tree {subtree}"), format!("it lies deeper than {TREE_DEPTH_MAX} folders")));
+                    return Err(RepoError::damaged(
+                        format!("tree {subtree}"),
+                        format!("it lies deeper than {TREE_DEPTH_MAX} folders"),
+                    ));
                 }
                 let below = self.load_tree(Some(&node.path), subtree).await?;
                 ahead.extend(below.into_iter().rev());
@@ -193,13 +199,18 @@ impl SnapshotReader {
     }
 
     async fn load_tree(&self, parent: Option<&RelativePath>, id: Id) -> Result<Vec<Node>> {
-        let bytes = fetch::read_blob(self.repository.store(), self.repository.shared_key(), &self.index, BlobKind::Tree, &id).await?;
+        let bytes =
+            fetch::read_blob(self.repository.store(), self.repository.shared_key(), &self.index, BlobKind::Tree, &id)
+                .await?;
         let damaged = |error| RepoError::damaged(format!("tree {id}"), error);
         let tree = Tree::from_bytes(&bytes).map_err(damaged)?;
         tree.nodes.into_iter().map(|node| node.read(parent).map_err(damaged)).collect()
     }
 
     fn missing(&self, path: &RelativePath, why: &str) -> RepoError {
-        RepoError::new(RepoErrorKind::NotFound, format!("failed to read {path} of backup {}: {why}", self.snapshot.id.short()))
+        RepoError::new(
+            RepoErrorKind::NotFound,
+            format!("failed to read {path} of backup {}: {why}", self.snapshot.id.short()),
+        )
     }
 }

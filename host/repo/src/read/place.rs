@@ -184,21 +184,15 @@ impl Placing {
             return Err(RepoError::new(RepoErrorKind::Internal, format!("{path} is not a file")));
         };
         let numbers: Vec<u32> = content.iter().map(|id| index.number(id)).collect::<Result<_>>()?;
-        let wanted: Vec<_> = numbers
-            .iter()
-            .map(|number| index.place(*number).blob)
-            .map(|blob| (blob.id, blob.plain_length()))
-            .collect();
+        let wanted: Vec<_> =
+            numbers.iter().map(|number| index.place(*number).blob).map(|blob| (blob.id, blob.plain_length())).collect();
         let sum: u64 = wanted.iter().map(|(_, length)| u64::from(*length)).sum();
         if sum != bytes {
             return Err(RepoError::damaged(&path, format!("its content has {sum} bytes, not {bytes}")));
         }
         let scanned = scan::scan_file(&self.into, &path, &wanted)?;
-        let wants: Vec<Want> = scanned
-            .missing
-            .iter()
-            .map(|(blob, at)| Want { blob: numbers[*blob], file: number, at: *at })
-            .collect();
+        let wants: Vec<Want> =
+            scanned.missing.iter().map(|(blob, at)| Want { blob: numbers[*blob], file: number, at: *at }).collect();
         let missing: u64 = scanned.missing.iter().map(|(blob, _)| u64::from(wanted[*blob].1)).sum();
         let target = Target {
             path,

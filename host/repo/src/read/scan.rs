@@ -21,13 +21,18 @@ pub(crate) fn failed(path: impl std::fmt::Display) -> impl FnOnce(std::io::Error
 
 /// Whether `path` is one of `except` or lies below one.
 pub(crate) fn is_except(path: &str, except: &BTreeSet<RelativePath>) -> bool {
-    except.iter().any(|spared| {
-        path.strip_prefix(spared.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    })
+    except
+        .iter()
+        .any(|spared| path.strip_prefix(spared.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
 }
 
 /// Removes what is neither in `keep` (path to: is it a folder) nor spared by `except`.
-pub(crate) fn sweep(folder: &Dir, at: &str, keep: &HashMap<String, bool>, except: &BTreeSet<RelativePath>) -> Result<()> {
+pub(crate) fn sweep(
+    folder: &Dir,
+    at: &str,
+    keep: &HashMap<String, bool>,
+    except: &BTreeSet<RelativePath>,
+) -> Result<()> {
     let entries = folder.entries().map_err(failed(if at.is_empty() { "." } else { at }))?;
     for entry in entries {
         let entry = entry.map_err(failed(at))?;

@@ -122,10 +122,7 @@ impl Store {
     /// Whatever the store reports.
     pub async fn put_overwrite(&self, key: &str, body: impl Into<Bytes>) -> Result<()> {
         let (path, body) = (location(key)?, body.into());
-        self.retry
-            .run(&format!("write {key}"), || self.objects.put(&path, body.clone().into()))
-            .await
-            .map(drop)
+        self.retry.run(&format!("write {key}"), || self.objects.put(&path, body.clone().into())).await.map(drop)
     }
 
     /// Reads a whole object of at most `bytes_max` bytes.
@@ -158,10 +155,7 @@ impl Store {
         if wanted == 0 {
             return Ok(Bytes::new());
         }
-        let got = self
-            .retry
-            .run(&format!("read {key}"), || self.objects.get_range(&path, range.clone()))
-            .await;
+        let got = self.retry.run(&format!("read {key}"), || self.objects.get_range(&path, range.clone())).await;
         match got {
             Ok(bytes) if bytes.len() as u64 == wanted => Ok(bytes),
             Ok(_) => Err(RepoError::damaged(key, format!("it ends before byte {}", range.end))),
@@ -226,15 +220,9 @@ impl Store {
     /// Whatever the store reports.
     pub async fn list_folders(&self, prefix: &str) -> Result<Vec<String>> {
         let path = location(prefix)?;
-        let found = self
-            .retry
-            .run(&format!("list {prefix}"), || self.objects.list_with_delimiter(Some(&path)))
-            .await?;
-        let mut names: Vec<String> = found
-            .common_prefixes
-            .iter()
-            .filter_map(|folder| folder.filename().map(str::to_owned))
-            .collect();
+        let found = self.retry.run(&format!("list {prefix}"), || self.objects.list_with_delimiter(Some(&path))).await?;
+        let mut names: Vec<String> =
+            found.common_prefixes.iter().filter_map(|folder| folder.filename().map(str::to_owned)).collect();
         names.sort();
         Ok(names)
     }

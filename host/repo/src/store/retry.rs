@@ -80,7 +80,9 @@ fn classify(error: &object_store::Error) -> (RepoErrorKind, bool) {
         E::NotSupported { .. } | E::NotImplemented { .. } | E::NotModified { .. } => RepoErrorKind::Store,
         _ => match io {
             Some(std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded) => RepoErrorKind::Full,
-            Some(std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem) => RepoErrorKind::Denied,
+            Some(std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem) => {
+                RepoErrorKind::Denied
+            }
             Some(std::io::ErrorKind::NotADirectory | std::io::ErrorKind::IsADirectory) if local => RepoErrorKind::Store,
             _ if is_refusal(&error.to_string()) => RepoErrorKind::Store,
             _ => RepoErrorKind::Unreachable,
@@ -124,7 +126,8 @@ mod tests {
 
     #[test]
     fn refusals_are_told_from_what_may_pass() {
-        let text = |status| format!("Error performing GET http://x - Server returned non-2xx status code: {status}: body");
+        let text =
+            |status| format!("Error performing GET http://x - Server returned non-2xx status code: {status}: body");
         assert!(is_refusal(&text("400 Bad Request")));
         for passing in ["429 Too Many Requests", "503 Slow Down", "408 Request Timeout", "409 Conflict"] {
             assert!(!is_refusal(&text(passing)), "{passing}");
@@ -138,7 +141,11 @@ mod tests {
         let mut tries = 0;
         let value = policy.run("read x", || {
             tries += 1;
-            let result = if tries < 4 { Err(object_store::Error::Generic { store: "S3", source: "reset".into() }) } else { Ok(tries) };
+            let result = if tries < 4 {
+                Err(object_store::Error::Generic { store: "S3", source: "reset".into() })
+            } else {
+                Ok(tries)
+            };
             std::future::ready(result)
         });
         assert_eq!(value.await.ok(), Some(4));

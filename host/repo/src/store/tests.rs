@@ -76,7 +76,13 @@ fn an_address_that_makes_no_sense_is_refused() {
 #[tokio::test]
 async fn an_unreachable_store_is_given_up_after_the_deadline() {
     let mut config = StoreConfig::new("s3://bucket/prefix");
-    for (name, value) in [("endpoint", "http://127.0.0.1:9"), ("allow-http", "true"), ("region", "x"), ("access-key-id", "a"), ("secret-access-key", "b")] {
+    for (name, value) in [
+        ("endpoint", "http://127.0.0.1:9"),
+        ("allow-http", "true"),
+        ("region", "x"),
+        ("access-key-id", "a"),
+        ("secret-access-key", "b"),
+    ] {
         config.options.insert(name.into(), value.into());
     }
     let policy = RetryPolicy { attempts_max: 3, backoff_min: Duration::from_millis(1), ..RetryPolicy::default() };

@@ -31,7 +31,9 @@ impl Default for Chunking {
 impl Chunking {
     pub(crate) fn validate(self) -> Result<()> {
         let fits = match self {
-            Self::Fixed { bytes } => bytes >= CHUNK_BYTES_MIN && bytes <= CHUNK_BYTES_MAX && bytes % CHUNK_BYTES_MIN == 0,
+            Self::Fixed { bytes } => {
+                (CHUNK_BYTES_MIN..=CHUNK_BYTES_MAX).contains(&bytes) && bytes % CHUNK_BYTES_MIN == 0
+            }
             // The longest chunk is four times the average.
             Self::Content { average_bytes } => {
                 average_bytes.is_power_of_two() && (CHUNK_BYTES_MIN..=CHUNK_BYTES_MAX / 4).contains(&average_bytes)
@@ -40,8 +42,9 @@ impl Chunking {
         if fits {
             return Ok(());
         }
-        Err(RepoError::new(RepoErrorKind::InvalidConfig, format!("failed to use {self:?} for cutting files"))
-            .advise("use a multiple of 16 KiB up to 8 MiB for fixed chunks, a power of two from 16 KiB to 2 MiB for others"))
+        Err(RepoError::new(RepoErrorKind::InvalidConfig, format!("failed to use {self:?} for cutting files")).advise(
+            "use a multiple of 16 KiB up to 8 MiB for fixed chunks, a power of two from 16 KiB to 2 MiB for others",
+        ))
     }
 
     fn longest(self) -> usize {
@@ -164,8 +167,10 @@ mod tests {
     #[test]
     fn cuts_depend_on_content_and_not_on_how_it_arrives() {
         let bytes = Bytes::from(noise(5_000_001));
-        for chunking in [Chunking::default(), Chunking::Fixed { bytes: 3 << 20 }, Chunking::Content { average_bytes: 64 << 10 }] {
-            let whole = cut_all(chunking, &[bytes.clone()]);
+        for chunking in
+            [Chunking::default(), Chunking::Fixed { bytes: 3 << 20 }, Chunking::Content { average_bytes: 64 << 10 }]
+        {
+            let whole = cut_all(chunking, std::slice::from_ref(&bytes));
             let parts: Vec<Bytes> = bytes.chunks(77_777).map(Bytes::copy_from_slice).collect();
             assert_eq!(whole, cut_all(chunking, &parts));
             assert_eq!(whole.concat(), bytes);

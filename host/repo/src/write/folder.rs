@@ -76,8 +76,7 @@ impl Folder {
     }
 
     fn below(&mut self, name: &str) -> Option<&mut Folder> {
-        let entry =
-            self.entries.entry(name.to_owned()).or_insert_with(|| Entry::Folder(Folder::implied()));
+        let entry = self.entries.entry(name.to_owned()).or_insert_with(|| Entry::Folder(Folder::implied()));
         match entry {
             Entry::Folder(folder) => Some(folder),
             _ => None,

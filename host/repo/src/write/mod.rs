@@ -204,11 +204,17 @@ impl BackupSession {
             self.collect(&mut working, &mut file).await?;
         }
         if file.bytes != bytes {
-            return Err(RepoError::new(RepoErrorKind::Internal, format!("failed to store {path}: {} of {bytes} bytes", file.bytes)));
+            return Err(RepoError::new(
+                RepoErrorKind::Internal,
+                format!("failed to store {path}: {} of {bytes} bytes", file.bytes),
+            ));
         }
         if file.content.len() > FILE_CHUNKS_MAX {
-            return Err(RepoError::new(RepoErrorKind::InvalidConfig, format!("failed to store {path}: it has more than {FILE_CHUNKS_MAX} chunks"))
-                .advise("use larger chunks"));
+            return Err(RepoError::new(
+                RepoErrorKind::InvalidConfig,
+                format!("failed to store {path}: it has more than {FILE_CHUNKS_MAX} chunks"),
+            )
+            .advise("use larger chunks"));
         }
         file.content.shrink_to_fit();
         self.root(|root| root.put(path, Entry::File { attributes, bytes, content: file.content }))?;
@@ -261,7 +267,8 @@ impl BackupSession {
         }
         // Batches of puts that were given up may still be under way.
         let all = shared.batches.acquire_many(shared.batches_max).await;
-        let _all = all.map_err(|error| RepoError::new(RepoErrorKind::Internal, "failed to wait for batches").because(error))?;
+        let _all =
+            all.map_err(|error| RepoError::new(RepoErrorKind::Internal, "failed to wait for batches").because(error))?;
         let tree = self.store_trees().await?;
         shared.packer.finish().await?;
         let lock = shared.packer.lock();
@@ -318,8 +325,11 @@ impl BackupSession {
         tokio::task::spawn_blocking(move || {
             root.store(&mut |tree: &[u8]| {
                 if tree.len() > BLOB_BYTES_MAX {
-                    return Err(RepoError::new(RepoErrorKind::InvalidConfig, "failed to store a folder: its tree is too long")
-                        .advise("use larger chunks"));
+                    return Err(RepoError::new(
+                        RepoErrorKind::InvalidConfig,
+                        "failed to store a folder: its tree is too long",
+                    )
+                    .advise("use larger chunks"));
                 }
                 let stored = shared.packer.store(&runtime, BlobKind::Tree, std::iter::once(tree))?;
                 shared.totals.uploaded.fetch_add(stored[0].uploaded.unwrap_or(0), Ordering::Relaxed);
@@ -337,10 +347,16 @@ impl BackupSession {
         self.shared.active.fetch_add(1, Ordering::AcqRel);
         let active = Active(&self.shared);
         if self.shared.committing.load(Ordering::Acquire) {
-            return Err(RepoError::new(RepoErrorKind::Conflict, format!("failed to store {path}: the backup is being committed")));
+            return Err(RepoError::new(
+                RepoErrorKind::Conflict,
+                format!("failed to store {path}: the backup is being committed"),
+            ));
         }
         if path.parts().count() > TREE_DEPTH_MAX {
-            return Err(RepoError::new(RepoErrorKind::InvalidConfig, format!("failed to store {path}: it lies deeper than {TREE_DEPTH_MAX} folders")));
+            return Err(RepoError::new(
+                RepoErrorKind::InvalidConfig,
+                format!("failed to store {path}: it lies deeper than {TREE_DEPTH_MAX} folders"),
+            ));
         }
         self.shared.packer.check()?;
         Ok(active)

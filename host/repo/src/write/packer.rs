@@ -10,8 +10,8 @@
 use crate::compression::Compressor;
 use crate::crypto::IV_BYTES;
 use crate::index::{Index, IndexFile, IndexPack};
-use crate::lock::Lock;
 use crate::limits::{INDEX_BLOBS_MAX, PACK_BLOBS_MAX, UPLOADS_MAX};
+use crate::lock::Lock;
 use crate::pack::{BlobKind, OpenPack};
 use crate::{Id, MasterKey, RepoError, RepoErrorKind, Result, Store, document};
 use std::collections::HashSet;
@@ -102,7 +102,13 @@ impl Packer {
         stored
     }
 
-    fn store_one(self: &Arc<Self>, runtime: &Handle, kind: BlobKind, plain: &[u8], worker: &mut Worker) -> Result<Stored> {
+    fn store_one(
+        self: &Arc<Self>,
+        runtime: &Handle,
+        kind: BlobKind,
+        plain: &[u8],
+        worker: &mut Worker,
+    ) -> Result<Stored> {
         debug_assert!(!plain.is_empty(), "the format has no empty blobs");
         let (id, bytes) = (Id::of(plain), plain.len() as u64);
         if self.index.find(kind, &id).is_some() || !held(&self.claimed).insert((id, kind)) {
@@ -202,7 +208,8 @@ impl Packer {
         })
         .await??;
         let all = self.uploads.acquire_many(UPLOADS_MAX as u32).await;
-        let _all = all.map_err(|error| RepoError::new(RepoErrorKind::Internal, "failed to wait for uploads").because(error))?;
+        let _all =
+            all.map_err(|error| RepoError::new(RepoErrorKind::Internal, "failed to wait for uploads").because(error))?;
         self.check()?;
         let rest = std::mem::take(&mut *held(&self.indexable));
         if rest.is_empty() {

@@ -15,13 +15,8 @@ use std::{
 };
 
 async fn restore(job: Job, into: Arc<DirectoryInner>) -> Result<RestoreReport, SandboxError> {
-    let restore = RestoreJob {
-        target: RecoveryTarget::Latest,
-        inclusive: true,
-        epoch: None,
-        volumes: Vec::new(),
-        delta: false,
-    };
+    let restore =
+        RestoreJob { target: RecoveryTarget::Latest, inclusive: true, epoch: None, volumes: Vec::new(), delta: false };
     plugins::load("hostile").restore(job.context(), restore, MemoryBackup::new(), None, into).await
 }
 
@@ -48,7 +43,17 @@ fn untouched(neighbour: &Path) {
 async fn no_call_reaches_outside_the_folder() {
     let (_both, into, neighbour) = folders();
     let absolute = neighbour.join("file").to_str().unwrap().to_owned();
-    let outside = ["../neighbour/file", "out/file", "up/file", "out/new", "up/new", &absolute, "a\0b", "", "out/../../neighbour/file"];
+    let outside = [
+        "../neighbour/file",
+        "out/file",
+        "up/file",
+        "out/new",
+        "up/new",
+        &absolute,
+        "a\0b",
+        "",
+        "out/../../neighbour/file",
+    ];
     for behaviour in ["write", "create", "remove", "rename-from", "rename-to", "read", "entries", "link-path"] {
         for path in outside {
             // An empty path is the folder itself, which may be listed.

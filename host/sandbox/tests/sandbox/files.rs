@@ -84,10 +84,7 @@ async fn a_folder_of_every_size_of_file_comes_back_byte_for_byte() {
     let into = tempfile::tempdir().unwrap();
     let job = Job::new(json!({}));
     let folder = open(into.path(), true);
-    plugin
-        .restore(job.context(), restore_to(RecoveryTarget::BackupEnd), backup, None, folder)
-        .await
-        .unwrap();
+    plugin.restore(job.context(), restore_to(RecoveryTarget::BackupEnd), backup, None, folder).await.unwrap();
     let (before, after) = (contents(source.path()), contents(into.path()));
     assert_eq!(before.len(), 506);
     assert!(before == after, "the folders differ");

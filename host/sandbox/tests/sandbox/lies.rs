@@ -51,8 +51,7 @@ async fn positions_paths_and_notes_that_do_not_fit_are_refused() {
 #[tokio::test]
 async fn a_label_is_cut_to_what_the_contract_allows() {
     let plugin = plugins::load("hostile");
-    let report =
-        plugin.backup(Job::crime("lie-label").context(), "crime", "b1", MemoryBackup::new()).await.unwrap();
+    let report = plugin.backup(Job::crime("lie-label").context(), "crime", "b1", MemoryBackup::new()).await.unwrap();
     assert!(report.start.label.len() <= 1024, "{} bytes", report.start.label.len());
     assert!(report.start.label.chars().all(|c| !c.is_control()));
     let facts = plugin.inspect(Job::crime("facts-label").context()).await.unwrap();

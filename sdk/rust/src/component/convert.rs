@@ -68,10 +68,7 @@ impl From<types::Node> for plain::Node {
                 types::NodeKind::Directory => plain::NodeKind::Directory,
                 types::NodeKind::Symlink(target) => plain::NodeKind::Symlink(target),
             },
-            attributes: plain::FileAttributes {
-                mode: node.attributes.mode,
-                modified: node.attributes.modified,
-            },
+            attributes: plain::FileAttributes { mode: node.attributes.mode, modified: node.attributes.modified },
         }
     }
 }
@@ -145,11 +142,7 @@ impl From<plain::Description> for exported::Description {
             methods: description
                 .methods
                 .into_iter()
-                .map(|method| exported::Method {
-                    name: method.name,
-                    summary: method.summary,
-                    grants: method.grants,
-                })
+                .map(|method| exported::Method { name: method.name, summary: method.summary, grants: method.grants })
                 .collect(),
             replay: description.replay.into(),
             grants: description

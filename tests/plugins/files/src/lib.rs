@@ -156,5 +156,4 @@ fn nowhere() -> Position {
     Position { epoch: 0, offset: 0, label: "none".to_owned() }
 }
 
-#[cfg(target_arch = "wasm32")]
-backstay_sdk::component::export!(Files with_types_in backstay_sdk::component);
+export_engine!(Files);

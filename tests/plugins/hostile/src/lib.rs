@@ -91,5 +91,4 @@ fn attributes() -> FileAttributes {
     FileAttributes { mode: 0o600, modified: 1_000_000 }
 }
 
-#[cfg(target_arch = "wasm32")]
-backstay_sdk::component::export!(Hostile with_types_in backstay_sdk::component);
+export_engine!(Hostile);
