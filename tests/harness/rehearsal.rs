@@ -104,21 +104,39 @@ pub fn folders_with(root: &Path, file: &str) -> Vec<PathBuf> {
     found
 }
 
-/// The data folder of a backup that stock restic restored below `root`, its tablespaces made to point at what was
-/// restored and not at the source's own: what a person would do who has restic and no Backstay.
-pub fn adopt_restic_restore(root: &Path) -> Result<PathBuf> {
+/// The data folder of a backup that stock restic restored below `root`, as PostgreSQL left it but for the links to
+/// its tablespaces, which point at what was restored and not at the source's own.
+pub fn restic_restore(root: &Path) -> Result<PathBuf> {
     let data = folders_with(root, "backup_label").pop().context("no backup_label in what restic restored")?;
-    let map = data.join("tablespace_map");
-    if map.exists() {
-        let mut lines = Vec::new();
-        for line in std::fs::read_to_string(&map)?.lines() {
-            let (oid, _) = line.split_once(' ').context("a tablespace map without a location")?;
-            let place = find_named(root, oid).with_context(|| format!("no folder of tablespace {oid}"))?;
-            lines.push(format!("{oid} {}\n", place.display()));
-        }
-        crate::account::write(&map, &lines.concat())?;
+    for (oid, place) in tablespaces(root, &data)? {
+        std::os::unix::fs::symlink(place, data.join("pg_tblspc").join(oid))?;
     }
     Ok(data)
+}
+
+/// The same, ready to start: what a person would do who has restic and no Backstay.
+pub fn adopt_restic_restore(root: &Path, data: &Path) -> Result<()> {
+    let lines: Vec<String> =
+        tablespaces(root, data)?.into_iter().map(|(oid, place)| format!("{oid} {}\n", place.display())).collect();
+    if lines.is_empty() {
+        return Ok(());
+    }
+    crate::account::write(&data.join("tablespace_map"), &lines.concat())
+}
+
+/// Number and restored folder of each tablespace that the backup's map names.
+fn tablespaces(root: &Path, data: &Path) -> Result<Vec<(String, PathBuf)>> {
+    let map = data.join("tablespace_map");
+    if !map.exists() {
+        return Ok(Vec::new());
+    }
+    let text = std::fs::read_to_string(&map)?;
+    let places = text.lines().map(|line| {
+        let (oid, _) = line.split_once(' ').context("a tablespace map without a location")?;
+        let place = find_named(root, oid).with_context(|| format!("no folder of tablespace {oid}"))?;
+        Ok((oid.to_owned(), place))
+    });
+    places.collect()
 }
 
 /// The folder below `root` whose name is, or ends with, a tablespace's number and that holds `PG_…`.

@@ -7,7 +7,7 @@ use backstay_tests::{
     history::History,
     ledger::{self, Ledger, Workload},
     postgres::{Installation, Options, Postgres, Stop},
-    rehearsal::{Rehearsal, adopt_restic_restore},
+    rehearsal::{Rehearsal, adopt_restic_restore, restic_restore},
     scratch::{Scratch, run},
     seed::Seed,
     target,
@@ -102,8 +102,9 @@ fn restores_to_random_places_yield_the_ledger_of_that_moment() -> Result<()> {
     // With Backstay gone.
     let root = Scratch::new()?;
     backstay.restic().restore(&third.snapshot, root.path())?;
-    let data = adopt_restic_restore(root.path())?;
+    let data = restic_restore(root.path())?;
     run(installation.tool("pg_verifybackup").arg("-n").arg(&data))?;
+    adopt_restic_restore(root.path(), &data)?;
     let mut server = Postgres::adopt(&installation, &data)?;
     server.start().context("what stock restic restored must start under PostgreSQL")?;
     let found = Ledger::read(&server)?;

@@ -7,7 +7,7 @@ use backstay_tests::{
     history::History,
     ledger::{self, Ledger, Workload},
     postgres::{Hba, Installation, Options, Postgres},
-    rehearsal::{Rehearsal, adopt_restic_restore},
+    rehearsal::{Rehearsal, adopt_restic_restore, restic_restore},
     s3::S3,
     scratch::Scratch,
     seed::Seed,
@@ -51,7 +51,8 @@ fn a_store_that_fails_one_request_in_six_loses_nothing() -> Result<()> {
 
     let root = Scratch::new()?;
     backstay.restic().restore(&second.snapshot, root.path())?;
-    let data = adopt_restic_restore(root.path())?;
+    let data = restic_restore(root.path())?;
+    adopt_restic_restore(root.path(), &data)?;
     let mut restored = Postgres::adopt(&installation, &data)?;
     restored.start().context("what stock restic restored must start under PostgreSQL")?;
     drop(restored);
