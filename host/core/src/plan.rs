@@ -132,6 +132,8 @@ pub enum PlanError {
 pub struct Outside {
     /// What was asked for, for people.
     pub target: String,
+    /// It lies before the first window.
+    pub too_early: bool,
     /// Where the target can be restored to.
     pub windows: Vec<Window>,
     /// The restorable place closest before it, or else the first one of all.
@@ -143,7 +145,8 @@ const WINDOWS_NAMED_MAX: usize = 3;
 
 impl fmt::Display for Outside {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} lies outside the recovery window", self.target)?;
+        let side = if self.too_early { "before" } else { "outside" };
+        write!(f, "{} lies {side} the recovery window", self.target)?;
         for (index, window) in self.windows.iter().take(WINDOWS_NAMED_MAX).enumerate() {
             write!(f, "{}{window}", if index == 0 { ": " } else { "; " })?;
         }
@@ -473,9 +476,10 @@ impl Search<'_> {
         };
         let before = windows.iter().map(|window| &window.to).filter(|to| is_before(to)).max_by_key(|to| to.time);
         let first = || windows.iter().map(|window| &window.from).min_by_key(|from| from.time);
+        let too_early = before.is_none() && !windows.is_empty();
         let nearest = before.or_else(first).cloned();
         let target = self.request.target.to_string();
-        PlanError::OutsideWindow(Box::new(Outside { target, windows, nearest }))
+        PlanError::OutsideWindow(Box::new(Outside { target, too_early, windows, nearest }))
     }
 }
 

@@ -117,7 +117,7 @@ fn what_lies_outside_is_refused_with_the_window_and_the_nearest_time() {
     let early = RestorePlan::new(&backups, &chain, None, &request(Target::Time(second(3)))).unwrap_err();
     assert_eq!(
         early.to_string(),
-        "1970-01-01T00:00:03Z lies outside the recovery window: 1970-01-01T00:00:09Z to 1970-01-01T00:03:19Z"
+        "1970-01-01T00:00:03Z lies before the recovery window: 1970-01-01T00:00:09Z to 1970-01-01T00:03:19Z"
     );
     assert_eq!(early.hint(), "the nearest restorable time is `--to time:1970-01-01T00:00:09Z`");
     let late = RestorePlan::new(&backups, &chain, None, &request(Target::Time(second(500)))).unwrap_err();
