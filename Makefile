@@ -87,7 +87,7 @@ test-docs: ## The books' links hold, and their commands do what they say
 .PHONY: test-end-to-end
 # What `make test` runs. The other files in tests/tests are run by `make test-end-to-end-all`: they join this list
 # once they have been seen to pass.
-end_to_end ?= --lib --test bad_input --test pitr_15 --test sync --test s3 --test oracle --test store
+end_to_end ?= --lib --test bad_input --test pitr_15 --test pitr_18 --test sync --test s3 --test oracle --test store
 
 test-end-to-end: plugins ## Real servers, real faults, stock restic as the judge
 	BACKSTAY_BIN=$(CURDIR)/$(binary) BACKSTAY_PLUGINS=$(CURDIR)/$(plugins) cargo test --locked -p backstay-tests $(end_to_end) -- --nocapture
