@@ -60,8 +60,8 @@ fn what_is_wrong_has_one_line_and_its_exit_code() {
     let path = folder.path();
     fs::write(path.join("broken.toml"), "[targets.shop]\nenigne = 1\n").unwrap();
     let table: &[(&[&str], i32, &str)] = &[
-        (&["nonsense"], 2, "error: unrecognized subcommand 'nonsense'"),
-        (&["inspect"], 2, "error: the following required arguments were not provided:"),
+        (&["nonsense"], 2, "backstay: unrecognized subcommand 'nonsense'"),
+        (&["inspect"], 2, "backstay: the following required arguments were not provided:"),
         (&["inspect", "shpo"], 2, "backstay: failed to find target `shpo` in backstay.toml, did you mean `shop`?"),
         (
             &["repo", "check", "man"],
@@ -81,7 +81,7 @@ fn what_is_wrong_has_one_line_and_its_exit_code() {
         (
             &["restore", "shop", "--into", "x", "--to", "yesterday"],
             2,
-            "error: invalid value 'yesterday' for '--to <WHERE>': write latest, backup-end, time:RFC3339, position:P, xid:N or name:S",
+            "backstay: invalid value 'yesterday' for '--to <WHERE>': write latest, backup-end, time:RFC3339, position:P, xid:N or name:S",
         ),
         (
             &["restore", "shop", "--into", "x", "--exclusive"],
@@ -103,7 +103,7 @@ fn what_is_wrong_has_one_line_and_its_exit_code() {
         let error = &json(&output)["error"];
         assert_eq!(error["exit-code"], *code, "{with_json:?}");
         assert_eq!(error["kind"], "usage", "{with_json:?}");
-        let message = first_line.trim_start_matches("backstay: ").trim_start_matches("error: ");
+        let message = first_line.trim_start_matches("backstay: ").trim_start_matches("backstay: ");
         assert_eq!(error["message"], message, "{with_json:?}");
     }
 }
