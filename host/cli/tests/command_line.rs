@@ -61,7 +61,7 @@ fn what_is_wrong_has_one_line_and_its_exit_code() {
     fs::write(path.join("broken.toml"), "[targets.shop]\nenigne = 1\n").unwrap();
     let table: &[(&[&str], i32, &str)] = &[
         (&["nonsense"], 2, "backstay: unrecognized subcommand 'nonsense'"),
-        (&["inspect"], 2, "backstay: the following required arguments were not provided:"),
+        (&["inspect"], 2, "backstay: the following required arguments were not provided: <TARGET>"),
         (&["inspect", "shpo"], 2, "backstay: failed to find target `shpo` in backstay.toml, did you mean `shop`?"),
         (
             &["repo", "check", "man"],
