@@ -103,7 +103,7 @@ fn what_is_wrong_has_one_line_and_its_exit_code() {
         let error = &json(&output)["error"];
         assert_eq!(error["exit-code"], *code, "{with_json:?}");
         assert_eq!(error["kind"], "usage", "{with_json:?}");
-        let message = first_line.trim_start_matches("backstay: ").trim_start_matches("backstay: ");
+        let message = first_line.trim_start_matches("backstay: ");
         assert_eq!(error["message"], message, "{with_json:?}");
     }
 }
