@@ -162,7 +162,7 @@ async fn an_identity_is_for_ever() {
     let error = place.open().await.identify("postgresql", "9999").await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "target shop belongs to postgresql database 7312, this one is postgresql database 9999; \
+        "target shop belongs to postgresql database 7312, but another one answers: postgresql database 9999; \
          give the new database a target name of its own"
     );
     place.open_target("other").await.identify("postgresql", "9999").await.unwrap();
