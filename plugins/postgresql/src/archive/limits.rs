@@ -41,3 +41,6 @@ pub(super) const SLOT_TAKEN_PAUSE_US: u64 = 1_000_000;
 
 /// Most lines about log that cannot be understood, of one stream.
 pub(super) const TROUBLES_MAX: u32 = 5;
+
+/// How long after the start the server is told how far we are, where nothing came before.
+pub(super) const FIRST_STATUS_US: u64 = 1_000_000;

@@ -22,7 +22,9 @@ use futures::future::{Either, select, try_join3};
 
 use super::Stop;
 use super::flow::{Due, Flow, Plan};
-use super::limits::{SILENCE_US_MAX, STANDSTILL_US, STATUS_INTERVAL_US, TROUBLES_MAX, UNCONFIRMED_INTERVAL_US};
+use super::limits::{
+    FIRST_STATUS_US, SILENCE_US_MAX, STANDSTILL_US, STATUS_INTERVAL_US, TROUBLES_MAX, UNCONFIRMED_INTERVAL_US,
+};
 use crate::connection::{Outgoing, Session, unexpected};
 use crate::refusal::{from_server, from_wire};
 
@@ -262,6 +264,9 @@ async fn store(shared: &Shared, into: &LogWriter, mut note: Option<Note>) -> Res
 async fn report(shared: &Shared, outgoing: &Outgoing) -> Result<()> {
     let mut news = shared.news.listen();
     let mut ask = false;
+    // A server that has lost the log says so first thing. Told sooner how far we are, it would move
+    // the slot back to log that no longer exists.
+    select(news.next(), pin!(host::sleep(FIRST_STATUS_US))).await;
     loop {
         let last = shared.stored.get();
         send_status(shared, outgoing, ask && !last).await?;
