@@ -51,6 +51,7 @@ pub struct RestoreRequest {
 
 /// What a restore will do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct RestorePlan {
     /// The backup to start from.
     pub backup: BackupId,

@@ -12,6 +12,7 @@ const LABEL_BYTES_MAX: usize = 1024;
 
 /// One durable piece of log, inside one of the database's log files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Segment {
     /// The first byte.
     pub start: Position,
