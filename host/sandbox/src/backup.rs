@@ -9,6 +9,7 @@ use crate::{
     convert,
     directory::Directory,
     error::{EngineError, EngineErrorKind},
+    identified::Identified,
     limits,
     ports::{BackupSink, Node, NodeKind},
     services::{answer, incoming, resource},
@@ -17,10 +18,7 @@ use crate::{
 use backstay_core::RelativePath;
 use futures::{StreamExt, TryStreamExt, stream};
 use globset::{GlobBuilder, GlobMatcher};
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::Arc;
 use wasmtime::{
     Result,
     component::{Accessor, Resource, StreamReader},
@@ -32,20 +30,12 @@ type Answer<T> = Result<std::result::Result<T, Error>>;
 #[derive(Clone)]
 pub struct BackupWriter {
     sink: Arc<dyn BackupSink>,
-    identified: Arc<AtomicBool>,
+    identified: Identified,
 }
 
 impl BackupWriter {
     pub(crate) fn new(sink: Arc<dyn BackupSink>) -> Self {
-        Self { sink, identified: Arc::default() }
-    }
-
-    /// Bytes of a database that nobody named could end up beside another's.
-    fn identified(&self) -> Result<(), EngineError> {
-        if self.identified.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        Err(EngineError::new(EngineErrorKind::Internal, "the plugin stores bytes before it said of which database"))
+        Self { sink, identified: Identified::default() }
     }
 
     async fn put_tree(
@@ -54,7 +44,7 @@ impl BackupWriter {
         source: Directory,
         rules: Vec<Rule>,
     ) -> Result<TreeSummary, EngineError> {
-        self.identified()?;
+        self.identified.required()?;
         let rules = Rules::compile(rules)?;
         let mut now = Vec::new();
         let mut last = Vec::new();
@@ -147,12 +137,7 @@ impl HostBackupWriter for State {
 impl<T: Send + 'static> HostBackupWriterWithStore<T> for HasState {
     async fn identify(accessor: &Accessor<T, Self>, this: Resource<BackupWriter>, identity: String) -> Answer<()> {
         let writer = resource(accessor, &this)?;
-        let identified = match convert::identity(&identity) {
-            Ok(()) => writer.sink.identify(&identity).await,
-            Err(error) => Err(error),
-        };
-        writer.identified.store(identified.is_ok(), Ordering::Release);
-        answer(identified)
+        answer(writer.identified.tell(&identity, async |identity| writer.sink.identify(identity).await).await)
     }
 
     async fn put_file(
@@ -165,7 +150,7 @@ impl<T: Send + 'static> HostBackupWriterWithStore<T> for HasState {
         let writer = resource(accessor, &this)?;
         let body = incoming(accessor, body)?;
         let checked = (|| {
-            writer.identified()?;
+            writer.identified.required()?;
             Ok((convert::path(path)?, attributes.try_into()?))
         })();
         answer(match checked {
@@ -177,7 +162,7 @@ impl<T: Send + 'static> HostBackupWriterWithStore<T> for HasState {
     async fn put_node(accessor: &Accessor<T, Self>, this: Resource<BackupWriter>, node: WitNode) -> Answer<()> {
         let writer = resource(accessor, &this)?;
         let checked = (|| {
-            writer.identified()?;
+            writer.identified.required()?;
             let node = Node::try_from(node)?;
             if matches!(node.kind, NodeKind::File(_)) {
                 return Err(EngineError::new(EngineErrorKind::Internal, "a file needs bytes: use put-file"));

@@ -24,6 +24,7 @@ mod error;
 mod find;
 mod grants;
 mod header;
+mod identified;
 mod limits;
 mod log;
 mod log_gate;

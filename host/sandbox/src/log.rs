@@ -11,6 +11,7 @@ use crate::{
     convert,
     directory::Directory,
     error::{EngineError, EngineErrorKind},
+    identified::Identified,
     ports::{Body, LogSink, LogSource},
     pump::{self, Companion},
     services::{answer, incoming, resource},
@@ -19,10 +20,7 @@ use crate::{
 use backstay_core::{Segment, Timestamp};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::Arc;
 use wasmtime::{
     Result,
     component::{Access, Accessor, Resource, StreamReader},
@@ -37,23 +35,16 @@ const NOTE_BYTES_MAX: usize = 1 << 20;
 #[derive(Clone)]
 pub struct LogWriter {
     sink: Arc<dyn LogSink>,
-    identified: Arc<AtomicBool>,
+    identified: Identified,
 }
 
 impl LogWriter {
     pub(crate) fn new(sink: Arc<dyn LogSink>) -> Self {
-        Self { sink, identified: Arc::default() }
-    }
-
-    fn identified(&self) -> Result<(), EngineError> {
-        if self.identified.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        Err(EngineError::new(EngineErrorKind::Internal, "the plugin stores log before it said of which database"))
+        Self { sink, identified: Identified::default() }
     }
 
     async fn append(&self, segment: WitSegment, mut body: Body) -> Result<(), EngineError> {
-        self.identified()?;
+        self.identified.required()?;
         let segment = Segment::try_from(segment)?;
         let length = segment.length();
         // `validate` bounds the length; still, memory grows only with bytes that came.
@@ -99,12 +90,7 @@ impl HostLogWriter for State {
 impl<T: Send + 'static> HostLogWriterWithStore<T> for HasState {
     async fn identify(accessor: &Accessor<T, Self>, this: Resource<LogWriter>, identity: String) -> Answer<()> {
         let writer = resource(accessor, &this)?;
-        let identified = match convert::identity(&identity) {
-            Ok(()) => writer.sink.identify(&identity).await,
-            Err(error) => Err(error),
-        };
-        writer.identified.store(identified.is_ok(), Ordering::Release);
-        answer(identified)
+        answer(writer.identified.tell(&identity, async |identity| writer.sink.identify(identity).await).await)
     }
 
     async fn append(
@@ -125,7 +111,7 @@ impl<T: Send + 'static> HostLogWriterWithStore<T> for HasState {
         when: u64,
     ) -> Answer<()> {
         let writer = resource(accessor, &this)?;
-        answer(match writer.identified() {
+        answer(match writer.identified.required() {
             Ok(()) => writer.sink.confirm(at.into(), Timestamp::from_micros(when)).await,
             Err(error) => Err(error),
         })
@@ -138,7 +124,7 @@ impl<T: Send + 'static> HostLogWriterWithStore<T> for HasState {
         bytes: Vec<u8>,
     ) -> Answer<()> {
         let writer = resource(accessor, &this)?;
-        let checked = writer.identified().and_then(|()| {
+        let checked = writer.identified.required().and_then(|()| {
             if !Segment::is_file_name(&name) || bytes.len() > NOTE_BYTES_MAX {
                 return Err(EngineError::new(
                     EngineErrorKind::Internal,
