@@ -12,9 +12,31 @@ use std::path::PathBuf;
 /// The newest rights this host knows about; older kernels enforce what they know.
 const KNOWN: ABI = ABI::V5;
 
-/// What name resolution and TLS read.
-const SYSTEM_FILES: &[&str] =
-    &["/etc", "/run/systemd/resolve", "/usr/lib", "/lib", "/usr/share/zoneinfo", "/dev/urandom"];
+/// What name resolution and TLS read. Not all of `/etc`: other targets' passwords lie there.
+const SYSTEM_FILES: &[&str] = &[
+    "/etc/resolv.conf",
+    "/etc/hosts",
+    "/etc/host.conf",
+    "/etc/nsswitch.conf",
+    "/etc/gai.conf",
+    "/etc/services",
+    "/etc/protocols",
+    "/etc/passwd",
+    "/etc/group",
+    "/etc/hostname",
+    "/etc/localtime",
+    "/etc/ld.so.cache",
+    "/etc/ssl",
+    "/etc/pki",
+    "/etc/ca-certificates",
+    "/run/systemd/resolve",
+    "/usr/lib",
+    "/lib",
+    "/usr/share/ca-certificates",
+    "/usr/share/zoneinfo",
+    "/usr/local/share/ca-certificates",
+    "/dev/urandom",
+];
 
 /// What a job may still do.
 #[derive(Clone, Debug, Default)]
