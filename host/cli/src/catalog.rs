@@ -7,9 +7,9 @@ use crate::{
     failure::{Failure, Result},
 };
 use backstay_core::{Chain, Confirmed, Gap, TargetName};
-use backstay_pipeline::{RepositorySpec, repository::open_log};
+use backstay_pipeline::repository::open_log;
 use backstay_repo::{
-    CheckOptions, CheckProgress, Password, RepoErrorKind, Store, StoreConfig,
+    CheckOptions, CheckProgress, RepoErrorKind,
     log::{LogChain, LogReport},
 };
 use std::sync::{Mutex, PoisonError};
@@ -108,12 +108,6 @@ impl Checked {
     }
 }
 
-/// The store a repository lies on.
-pub(crate) fn store(spec: &RepositorySpec) -> Result<Store> {
-    let options = spec.options.iter().map(|(name, value)| (name.clone(), value.reveal().to_owned()));
-    Ok(Store::connect(&StoreConfig { url: spec.url.clone(), options: options.collect() })?)
-}
-
 /// Why a repository did not open.
 pub(crate) enum Unopened {
     /// There is none at that place.
@@ -133,10 +127,8 @@ impl From<Unopened> for Failure {
 /// Opens a repository of the configuration; reads its secrets.
 pub(crate) async fn open(repository: &Repository) -> Result<backstay_repo::Repository, Unopened> {
     let spec = repository.spec().map_err(Unopened::Other)?;
-    let store = store(&spec).map_err(Unopened::Other)?;
     let name = &repository.name;
-    let opened = backstay_repo::Repository::open(store, &Password::new(spec.password.reveal())).await;
-    opened.map_err(|error| match error.kind() {
+    backstay_pipeline::repository::open(&spec).await.map_err(|error| match error.kind() {
         RepoErrorKind::NotFound => Unopened::Absent(
             Failure::usage(format!("failed to open repository `{name}`: there is none at {}", spec.url))
                 .hint(format!("make it with `backstay repo init {name}`, or check its url")),
@@ -156,5 +148,5 @@ pub(crate) async fn log(repository: &Repository, target: &TargetName) -> Result<
 
 async fn list(repository: &backstay_repo::Repository, target: Option<&TargetName>) -> Result<Vec<Record>> {
     let entries = backstay_pipeline::catalog::entries(repository, target).await?;
-    Ok(entries.into_iter().map(|entry| Record { backup: entry.backup, uploaded: None }).collect())
+    Ok(entries.into_iter().map(|entry| Record { backup: entry.backup, uploaded: entry.snapshot.uploaded }).collect())
 }

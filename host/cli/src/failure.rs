@@ -6,7 +6,7 @@ use crate::{
     output::Output,
 };
 use backstay_pipeline::FailureKind;
-use backstay_repo::{RepoError, RepoErrorKind, log::LogError};
+use backstay_repo::{RepoError, log::LogError};
 use std::process::ExitCode;
 
 /// Each kind has one exit code.
@@ -144,30 +144,13 @@ impl From<SecretError> for Failure {
 
 impl From<RepoError> for Failure {
     fn from(error: RepoError) -> Self {
-        let kind = match error.kind() {
-            RepoErrorKind::InvalidConfig | RepoErrorKind::WrongPassword => FailureKind::Usage,
-            RepoErrorKind::Unreachable => FailureKind::Unreachable,
-            RepoErrorKind::Denied => FailureKind::Denied,
-            RepoErrorKind::Damaged => FailureKind::Damaged,
-            RepoErrorKind::AlreadyExists
-            | RepoErrorKind::Locked
-            | RepoErrorKind::LockLost
-            | RepoErrorKind::Conflict => FailureKind::Conflict,
-            _ => FailureKind::Failed,
-        };
-        Self::new(kind, error.to_string())
+        backstay_pipeline::Failure::from(error).into()
     }
 }
 
 impl From<LogError> for Failure {
     fn from(error: LogError) -> Self {
-        let message = error.to_string();
-        match error {
-            LogError::Repo(error) => error.into(),
-            LogError::Gap(_) => Self::new(FailureKind::Gap, message),
-            LogError::Conflict { .. } => Self::new(FailureKind::Conflict, message),
-            _ => Self::new(FailureKind::Failed, message),
-        }
+        backstay_pipeline::Failure::from(error).into()
     }
 }
 

@@ -29,7 +29,6 @@ pub(crate) async fn run(work: &Work, method: Option<String>) -> Result<BackupSum
     let target = &work.spec.target;
     let description = work::describe(&work.plugin, work.reporter.clone()).await?;
     let method = choose(&description, method.as_deref())?;
-    check_grants(work, &description, method)?;
     let spec = repository_of(&work.spec.repository)?;
     let repository = repository::open(spec).await?;
     let log = repository::open_log(&repository, &target.name).await?;
@@ -53,7 +52,7 @@ pub(crate) async fn run(work: &Work, method: Option<String>) -> Result<BackupSum
     let report = match (failed, reported) {
         (None, Ok(report)) => report,
         (failed, reported) => {
-            drop(session);
+            session.abandon().await?;
             // What went wrong here is nearer to the cause than what the plugin made of it.
             return Err(failed.unwrap_or_else(|| match reported {
                 Err(error) => error.into(),
@@ -64,7 +63,7 @@ pub(crate) async fn run(work: &Work, method: Option<String>) -> Result<BackupSum
     let stored = stored.into_inner().unwrap_or_else(PoisonError::into_inner);
     let (known, log) = identity.into_parts();
     if let Err(reason) = check_report(&report, &stored, known.as_deref(), &log) {
-        drop(session);
+        session.abandon().await?;
         return Err(Failure::new(
             FailureKind::Failed,
             format!("plugin `{}` is not trustworthy: {reason}", target.engine),
@@ -107,6 +106,7 @@ async fn commit(
     session.put_file(&path, attributes, stream::iter([Ok(Bytes::from(text))])).await?;
     let meta = SnapshotMeta {
         time: Some(manifest.finished),
+        started: Some(manifest.started),
         paths: vec![format!("/{}", manifest.target)],
         tags: vec![
             format!("target={}", manifest.target),
@@ -137,31 +137,6 @@ fn choose<'a>(description: &'a Description, wanted: Option<&str>) -> Result<&'a 
         Failure::new(FailureKind::Usage, format!("engine `{}` has no method `{wanted}`", description.name))
             .hint(format!("it has: {}", known.join(", ")))
     })
-}
-
-/// A grant that is missing is found before anything is connected to.
-fn check_grants(work: &Work, description: &Description, method: &Method) -> Result<(), Failure> {
-    use backstay_sandbox::GrantKind;
-    let grants = &work.spec.target.grants;
-    for request in &description.grants {
-        let (table, granted) = match request.kind {
-            GrantKind::Endpoint => ("endpoints", grants.endpoints.contains_key(&request.name)),
-            GrantKind::Credential => ("credentials", grants.credentials.contains_key(&request.name)),
-            GrantKind::DirectoryRead | GrantKind::DirectoryWrite => {
-                ("directories", grants.directories.contains_key(&request.name))
-            }
-            GrantKind::Tool => ("tools", grants.tools.contains_key(&request.name)),
-        };
-        let needed = request.required || method.grants.contains(&request.name);
-        if needed && !granted {
-            return Err(Failure::new(
-                FailureKind::Usage,
-                format!("engine `{}` needs {table}.{} ({})", description.name, request.name, request.purpose),
-            )
-            .hint(format!("set targets.{}.grants.{table}.{}", work.spec.target.name, request.name)));
-        }
-    }
-    Ok(())
 }
 
 /// What the report says must fit what was stored and what the log knows.

@@ -2,7 +2,7 @@
 
 use crate::job::Failure;
 use backstay_core::{Backup, BackupManifest, MANIFEST_PATH, RelativePath, TargetName};
-use backstay_repo::{RepoErrorKind, Repository, Snapshot};
+use backstay_repo::{RepoErrorKind, Repository, Snapshot, SnapshotReader};
 use futures::{StreamExt, TryStreamExt, stream};
 
 /// Manifests read at once: each takes three small reads of the store.
@@ -22,9 +22,9 @@ pub struct Entry {
 /// The backups of one target, or of all, oldest first. Snapshots that another program made
 /// have no manifest and are left out.
 pub async fn entries(repository: &Repository, target: Option<&TargetName>) -> Result<Vec<Entry>, Failure> {
-    let snapshots = repository.snapshots().await?;
-    let mut entries: Vec<Entry> = stream::iter(snapshots)
-        .map(|snapshot| entry(repository, snapshot))
+    let readers = repository.readers(repository.snapshots().await?).await?;
+    let mut entries: Vec<Entry> = stream::iter(readers)
+        .map(entry)
         .buffered(MANIFESTS_AT_ONCE)
         .try_filter_map(|entry| async move { Ok(entry) })
         .try_collect()
@@ -41,7 +41,8 @@ pub async fn backups(repository: &Repository, target: &TargetName) -> Result<Vec
     Ok(entries(repository, Some(target)).await?.into_iter().map(|entry| entry.backup).collect())
 }
 
-async fn entry(repository: &Repository, snapshot: Snapshot) -> Result<Option<Entry>, Failure> {
+async fn entry(reader: SnapshotReader) -> Result<Option<Entry>, Failure> {
+    let snapshot = reader.snapshot().clone();
     let damaged = |reason: String| {
         Failure::from(backstay_repo::RepoError::damaged(
             format!("the manifest of backup {}", snapshot.id.short()),
@@ -49,7 +50,6 @@ async fn entry(repository: &Repository, snapshot: Snapshot) -> Result<Option<Ent
         ))
     };
     let path = RelativePath::new(MANIFEST_PATH).map_err(|error| damaged(error.to_string()))?;
-    let reader = repository.open_snapshot(&snapshot.id).await?;
     let bytes = match reader.read_all(&path, MANIFEST_BYTES_MAX).await {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == RepoErrorKind::NotFound => return Ok(None),

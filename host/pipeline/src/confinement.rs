@@ -119,8 +119,9 @@ pub(crate) fn rights(spec: &JobSpec) -> Rights {
 }
 
 fn add_store(rights: &mut Rights, repository: &crate::job::RepositorySpec) {
-    match repository.url.strip_prefix("file://") {
-        Some(path) => rights.write.push(path.into()),
+    let folder = url::Url::parse(&repository.url).ok().filter(|url| url.scheme() == "file");
+    match folder.and_then(|url| url.to_file_path().ok()) {
+        Some(path) => rights.write.push(path),
         None => {
             // The store itself, and the places cloud credentials come from.
             rights.connect.extend([443, 80]);

@@ -49,8 +49,13 @@ impl From<RepoError> for Failure {
     fn from(error: RepoError) -> Self {
         let kind = match error.kind() {
             RepoErrorKind::NotFound | RepoErrorKind::WrongPassword | RepoErrorKind::InvalidConfig => FailureKind::Usage,
+            RepoErrorKind::Unreachable => FailureKind::Unreachable,
+            RepoErrorKind::Denied => FailureKind::Denied,
             RepoErrorKind::Damaged => FailureKind::Damaged,
-            RepoErrorKind::Conflict => FailureKind::Conflict,
+            RepoErrorKind::AlreadyExists
+            | RepoErrorKind::Locked
+            | RepoErrorKind::LockLost
+            | RepoErrorKind::Conflict => FailureKind::Conflict,
             _ => FailureKind::Failed,
         };
         Self::new(kind, error.to_string())

@@ -2,16 +2,17 @@
 
 use crate::job::{Failure, RepositorySpec};
 use backstay_core::TargetName;
-use backstay_repo::{Password, Repository, Store, StoreConfig, log::LogChain};
-use std::collections::BTreeMap;
+use backstay_repo::{Password, RepoError, Repository, Store, StoreConfig, log::LogChain};
+
+/// The store a repository lies on.
+pub fn connect(spec: &RepositorySpec) -> Result<Store, RepoError> {
+    let options = spec.options.iter().map(|(name, value)| (name.clone(), value.reveal().to_owned())).collect();
+    Store::connect(&StoreConfig { url: spec.url.clone(), options })
+}
 
 /// Opens a repository with its password.
-pub async fn open(spec: &RepositorySpec) -> Result<Repository, Failure> {
-    let options: BTreeMap<String, String> =
-        spec.options.iter().map(|(name, value)| (name.clone(), value.reveal().to_owned())).collect();
-    let store = Store::connect(&StoreConfig { url: spec.url.clone(), options })?;
-    let password = Password::new(spec.password.reveal());
-    Ok(Repository::open(store, &password).await?)
+pub async fn open(spec: &RepositorySpec) -> Result<Repository, RepoError> {
+    Repository::open(connect(spec)?, &Password::new(spec.password.reveal())).await
 }
 
 /// Opens a target's log.

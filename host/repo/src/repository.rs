@@ -222,6 +222,15 @@ impl Repository {
         Ok(SnapshotReader::new(self.clone(), index, snapshot))
     }
 
+    /// Opens snapshots that [`Repository::snapshots`] listed, with one look at the index for all of them.
+    ///
+    /// # Errors
+    /// Whatever the store reports.
+    pub async fn readers(&self, snapshots: Vec<Snapshot>) -> Result<Vec<SnapshotReader>> {
+        let index = self.load_index().await?;
+        Ok(snapshots.into_iter().map(|snapshot| SnapshotReader::new(self.clone(), index.clone(), snapshot)).collect())
+    }
+
     /// Checks that all there must be is there, and with `read_data` that every byte is right.
     ///
     /// # Errors

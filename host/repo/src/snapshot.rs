@@ -1,7 +1,7 @@
 //! Snapshots: one committed backup each, sealed in `snapshots/`.
 
 use crate::limits::LOADS_MAX;
-use crate::{Id, MasterKey, Result, Store, document};
+use crate::{Id, MasterKey, Result, Store, Totals, document};
 use backstay_core::{BackupId, Timestamp};
 use futures::{StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
@@ -23,6 +23,8 @@ pub struct SnapshotMeta {
     pub parent: Option<BackupId>,
     /// The program that made it.
     pub program_version: String,
+    /// When the job started; [`SnapshotMeta::time`], if not given.
+    pub started: Option<Timestamp>,
 }
 
 /// A committed backup.
@@ -46,6 +48,8 @@ pub struct Snapshot {
     pub parent: Option<BackupId>,
     /// The program that made it; empty when stock restic before 0.15 did.
     pub program_version: String,
+    /// Bytes it added to the store; nothing when a program did not say, or dropped it when re-tagging.
+    pub uploaded: Option<u64>,
 }
 
 /// A snapshot as stored.
@@ -65,11 +69,35 @@ pub(crate) struct SnapshotFile {
     pub(crate) tags: Vec<String>,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) program_version: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) summary: Option<Summary>,
+}
+
+/// What restic from 0.17 on notes about a backup, as far as it has a meaning here. Field names are restic's.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Summary {
+    backup_start: String,
+    backup_end: String,
+    /// Plaintext bytes that were new.
+    data_added: u64,
+    /// What they take on the store.
+    data_added_packed: u64,
+    total_files_processed: u64,
+    total_bytes_processed: u64,
 }
 
 impl SnapshotFile {
-    pub(crate) fn new(tree: Id, meta: SnapshotMeta) -> Self {
+    pub(crate) fn new(tree: Id, meta: SnapshotMeta, totals: &Totals) -> Self {
         let time = meta.time.unwrap_or_else(|| std::time::SystemTime::now().into());
+        let summary = Summary {
+            backup_start: meta.started.unwrap_or(time).to_string(),
+            backup_end: time.to_string(),
+            data_added: totals.new_bytes,
+            data_added_packed: totals.uploaded,
+            total_files_processed: totals.files,
+            total_bytes_processed: totals.bytes,
+        };
         Self {
             time: time.to_string(),
             parent: meta.parent.as_ref().map(Id::from),
@@ -79,6 +107,7 @@ impl SnapshotFile {
             username: meta.username,
             tags: meta.tags,
             program_version: meta.program_version,
+            summary: Some(summary),
         }
     }
 
@@ -93,6 +122,7 @@ impl SnapshotFile {
             tags: self.tags,
             parent: self.parent.map(BackupId::from),
             program_version: self.program_version,
+            uploaded: self.summary.map(|summary| summary.data_added_packed),
         }
     }
 }

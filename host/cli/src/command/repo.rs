@@ -111,7 +111,7 @@ fn init(args: &RepoArgs, context: &Context) -> Result<()> {
     let spec = config.repository(&args.repository)?.spec()?;
     let made = context.block_on(async {
         let password = Password::new(spec.password.reveal());
-        Ok(Repository::init(catalog::store(&spec)?, &password, InitOptions::default()).await?)
+        Ok(Repository::init(backstay_pipeline::repository::connect(&spec)?, &password, InitOptions::default()).await?)
     })?;
     let result = serde_json::json!({ "repository": spec.name, "url": spec.url, "id": made.id().to_string() });
     let text = format!(

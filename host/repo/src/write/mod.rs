@@ -274,12 +274,20 @@ impl BackupSession {
         let lock = shared.packer.lock();
         lock.confirm().await?;
         let repository = &shared.repository;
-        let file = SnapshotFile::new(tree, meta);
+        let file = SnapshotFile::new(tree, meta, &self.totals());
         let id = document::save(repository.store(), repository.master_key(), "snapshots", &file).await?;
         if let Err(error) = lock.give_back().await {
             tracing::warn!(%error, "failed to release our lock on the repository");
         }
         Ok(Committed { id: id.into(), tree, totals: self.totals() })
+    }
+
+    /// Gives the backup up and its lock back. What was stored stays unreferenced until a prune.
+    ///
+    /// # Errors
+    /// Whatever the store reports; the lock is stale after 30 minutes then.
+    pub async fn abandon(self) -> Result<()> {
+        self.shared.packer.lock().give_back().await
     }
 
     /// Hands a batch to a blocking thread, once one is free for it.

@@ -52,6 +52,7 @@ pub fn meta() -> SnapshotMeta {
         tags: vec!["engine=postgresql".into(), "target=shop".into()],
         parent: None,
         program_version: "backstay 0.1.0".into(),
+        started: None,
     }
 }
 
