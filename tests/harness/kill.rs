@@ -1,7 +1,8 @@
 //! `kill -9` at random moments.
 
 use crate::seed::Seed;
-use rustix::process::{Pid, Signal, kill_process};
+use anyhow::{Result, ensure};
+use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, set_child_subreaper, waitpid};
 use std::time::{Duration, Instant};
 
 /// Which process of a job dies.
@@ -82,6 +83,30 @@ pub fn kill_at(root: u32, victim: Victim, moment: Duration) -> Outcome {
         }
         _ => Outcome::TooLate,
     }
+}
+
+/// Makes us the parent of orphans: what is left of a killed job then ends when we say so, not when the
+/// machine's first process gets round to it. Until then a dead process looks alive to who asks for its number.
+pub fn adopt_orphans() -> Result<()> {
+    Ok(set_child_subreaper(Some(getpid()))?)
+}
+
+/// Waits until none of these is left, not even as a number.
+pub fn bury(family: &[u32], limit: Duration) -> Result<()> {
+    let start = Instant::now();
+    for &pid in family {
+        let Some(number) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { continue };
+        loop {
+            // Some are children of others, which take leave of them themselves.
+            let _ = waitpid(Some(number), WaitOptions::NOHANG);
+            if !std::path::Path::new(&format!("/proc/{pid}")).exists() {
+                break;
+            }
+            ensure!(start.elapsed() < limit, "process {pid} of a killed job still runs after {} s", limit.as_secs());
+            std::thread::sleep(crate::limits::POLL);
+        }
+    }
+    Ok(())
 }
 
 /// A random victim and a moment within `limit`.

@@ -11,7 +11,6 @@ use backstay_tests::{
     lsn::Lsn,
     postgres::{Installation, Options, Postgres},
     rehearsal::Rehearsal,
-    scratch::wait_for,
     seed::Seed,
     target,
 };
@@ -43,13 +42,7 @@ fn murder(job: Running, victim: Victim, moment: Duration) -> Result<bool> {
         ensure!(ended.code == -1, "killed, the parent ended with {}", ended.code);
     }
     // A child must not outlive its parent for long: it would go on writing.
-    wait_for("the rest of a killed job to end", Duration::from_secs(20), || {
-        let alive = family.iter().any(|pid| {
-            std::fs::read_to_string(format!("/proc/{pid}/stat"))
-                .is_ok_and(|stat| stat.contains("(backstay)") && !stat.contains(") Z "))
-        });
-        Ok((!alive).then_some(()))
-    })?;
+    kill::bury(&family, Duration::from_secs(20))?;
     Ok(true)
 }
 
@@ -62,6 +55,7 @@ fn acknowledged(server: &Postgres) -> Result<Lsn> {
 
 #[test]
 fn fifty_kills_damage_nothing_and_lose_nothing_that_was_acknowledged() -> Result<()> {
+    kill::adopt_orphans()?;
     let mut seed = Seed::from_env("kill");
     let installation = Installation::postgres_15()?;
     let server = Postgres::create(&installation, &Options { wal_segment_mb: 4, ..Options::default() })?;

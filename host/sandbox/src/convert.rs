@@ -167,7 +167,7 @@ impl TryFrom<log_archive::Segment> for Segment {
             file: segment.file,
             file_offset: segment.file_offset,
         };
-        segment.validate().map_err(|error| EngineError::new(EngineErrorKind::Gap, error.to_string()))?;
+        segment.validate().map_err(|error| EngineError::new(EngineErrorKind::Internal, error.to_string()))?;
         Ok(segment)
     }
 }

@@ -65,7 +65,7 @@ impl LogWriter {
 
 fn wrong_length(segment: &Segment, how: &str) -> EngineError {
     EngineError::new(
-        EngineErrorKind::Gap,
+        EngineErrorKind::Internal,
         format!("log piece {} carries {how} bytes than its positions say", segment.start),
     )
 }

@@ -1,6 +1,6 @@
 //! The host's side of the contract, natively: sockets by tokio, the backup into a folder.
 
-#![allow(dead_code, clippy::unwrap_used, clippy::expect_used)] // each test file uses a part
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used)] // each user takes a part
 
 use std::cell::{Cell, RefCell};
 use std::path::PathBuf;

@@ -1,0 +1,111 @@
+//! Where both kinds of plugin put their bytes: straight into a repository.
+
+use async_trait::async_trait;
+use backstay_core::{RelativePath, Timestamp};
+use backstay_repo::{BackupSession, RepoError};
+use backstay_sandbox::{Attributes, BackupSink, Body, EngineError, EngineErrorKind, Node, NodeKind};
+use backstay_sdk::native;
+use bytes::Bytes;
+use futures::StreamExt;
+use std::{rc::Rc, sync::Arc};
+
+/// A backup session as the sandbox's port.
+pub(crate) struct SessionSink(BackupSession);
+
+impl SessionSink {
+    pub(crate) fn new(session: BackupSession) -> Self {
+        Self(session)
+    }
+
+    pub(crate) fn into_session(self) -> BackupSession {
+        self.0
+    }
+}
+
+fn failed(error: RepoError) -> EngineError {
+    EngineError::new(EngineErrorKind::Internal, error.to_string())
+}
+
+#[async_trait]
+impl BackupSink for SessionSink {
+    async fn identify(&self, _: &str) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    async fn put_file(&self, path: RelativePath, attributes: Attributes, body: Body) -> Result<u64, EngineError> {
+        let attributes = backstay_repo::FileAttributes { mode: attributes.mode, modified: attributes.modified };
+        Ok(self.0.put_file(&path, attributes, body).await.map_err(failed)?.bytes)
+    }
+
+    async fn put_node(&self, node: Node) -> Result<(), EngineError> {
+        let attributes =
+            backstay_repo::FileAttributes { mode: node.attributes.mode, modified: node.attributes.modified };
+        match &node.kind {
+            NodeKind::Directory => self.0.put_directory(&node.path, attributes).await,
+            NodeKind::Symlink(target) => self.0.put_symlink(&node.path, target, attributes.modified).await,
+            NodeKind::File(_) => return Err(EngineError::new(EngineErrorKind::Internal, "a file needs bytes")),
+        }
+        .map_err(failed)
+    }
+
+    fn parent_notes(&self) -> Option<String> {
+        None
+    }
+}
+
+/// The same, as the SDK's native backend wants it.
+pub(crate) struct NativeSink(pub(crate) Arc<SessionSink>);
+
+fn told(error: EngineError) -> backstay_sdk::Error {
+    backstay_sdk::Error::new(backstay_sdk::ErrorKind::Internal, error.message)
+}
+
+fn path(text: &str) -> backstay_sdk::Result<RelativePath> {
+    RelativePath::new(text)
+        .map_err(|error| backstay_sdk::Error::new(backstay_sdk::ErrorKind::Internal, error.to_string()))
+}
+
+fn attributes(from: backstay_sdk::FileAttributes) -> Attributes {
+    Attributes { mode: from.mode, modified: Timestamp::from_micros(from.modified) }
+}
+
+impl native::BackupSink for NativeSink {
+    fn identify(&self, _: &str) -> native::Answer<()> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn put_file(&self, name: &str, with: backstay_sdk::FileAttributes, body: native::Incoming) -> native::Answer<u64> {
+        let (sink, name) = (Arc::clone(&self.0), path(name));
+        Box::pin(async move {
+            let body = body.map(|bytes| Ok(Bytes::from(bytes))).boxed();
+            sink.put_file(name?, attributes(with), body).await.map_err(told)
+        })
+    }
+
+    fn put_node(&self, node: backstay_sdk::Node) -> native::Answer<()> {
+        let (sink, name) = (Arc::clone(&self.0), path(&node.path));
+        Box::pin(async move {
+            let kind = match node.kind {
+                backstay_sdk::NodeKind::File(bytes) => NodeKind::File(bytes),
+                backstay_sdk::NodeKind::Directory => NodeKind::Directory,
+                backstay_sdk::NodeKind::Symlink(target) => NodeKind::Symlink(target),
+            };
+            let node = Node { path: name?, kind, attributes: attributes(node.attributes) };
+            sink.put_node(node).await.map_err(told)
+        })
+    }
+
+    fn put_tree(
+        &self,
+        _: &str,
+        _: Rc<dyn native::DirectoryBackend>,
+        _: &[backstay_sdk::Rule],
+    ) -> native::Answer<backstay_sdk::TreeSummary> {
+        let error = backstay_sdk::Error::new(backstay_sdk::ErrorKind::Unsupported, "the bench backs up over the wire");
+        Box::pin(async { Err(error) })
+    }
+
+    fn parent_notes(&self) -> Option<String> {
+        None
+    }
+}
