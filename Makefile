@@ -84,17 +84,18 @@ test-docs: ## The books' links hold, and their commands do what they say
 	@$(MAKE) --no-print-directory plugins
 	@docs/test/run-docs $(binary)
 
+# Which ones, e.g. end_to_end='--test pitr_15'.
+end_to_end ?=
 .PHONY: test-end-to-end
-# What `make test` runs. The other files in tests/tests are run by `make test-end-to-end-all`: they join this list
-# once they have been seen to pass.
-end_to_end ?= --lib --test bad_input --test pitr_15 --test pitr_18 --test sync --test s3 --test oracle --test store
-
 test-end-to-end: plugins ## Real servers, real faults, stock restic as the judge
 	BACKSTAY_BIN=$(CURDIR)/$(binary) BACKSTAY_PLUGINS=$(CURDIR)/$(plugins) cargo test --locked -p backstay-tests $(end_to_end) -- --nocapture
 
-.PHONY: test-end-to-end-all
-test-end-to-end-all: ## Every end-to-end test, also those that `make test` does not run yet
-	@$(MAKE) --no-print-directory test-end-to-end end_to_end=
+# Figures are ratios against something in the same run. Built as released: that links for minutes.
+.PHONY: bench
+bench: plugins ## Measure: the sandbox's cost, appending to the log
+	cargo build --locked --release -p backstay-bench
+	target/release/log-append
+	target/release/sandbox-cost $(plugins)/postgresql.wasm
 
 .PHONY: docs
 docs: ## The book, into target/book

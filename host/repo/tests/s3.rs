@@ -1,25 +1,18 @@
-//! A repository on a real S3 server.
-//!
-//! Start one, make the bucket `backstay` in it, and name it:
-//!
-//! ```text
-//!   moto_server -p 5999 &  curl -X PUT http://127.0.0.1:5999/backstay
-//!   BACKSTAY_TEST_S3=http://127.0.0.1:5999 cargo test -p backstay-repo --test s3 -- --ignored
-//! ```
+//! A repository on a real S3 server, moto, which the test starts.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod stock;
 
 use backstay_repo::*;
+use backstay_tests::s3::{BUCKET, S3};
 use std::process::Command;
 use stock::*;
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs an S3 server, named by BACKSTAY_TEST_S3"]
 async fn an_s3_server_keeps_a_repository_that_stock_restic_accepts() {
-    let endpoint = std::env::var("BACKSTAY_TEST_S3").expect("BACKSTAY_TEST_S3 names an S3 server");
-    let prefix = format!("deep/{}", std::process::id());
-    let mut config = StoreConfig::new(format!("s3://backstay/{prefix}"));
+    let server = S3::start().unwrap();
+    let endpoint = format!("http://{}", server.address());
+    let mut config = StoreConfig::new(format!("s3://{BUCKET}/deep/prefix"));
     for (name, value) in [
         ("endpoint", endpoint.as_str()),
         ("region", "us-east-1"),
@@ -57,7 +50,7 @@ async fn an_s3_server_keeps_a_repository_that_stock_restic_accepts() {
     assert!(std::fs::read(folder.path().join("1")).unwrap() == pages);
 
     let output = Command::new("restic")
-        .args(["--no-cache", "--repo", &format!("s3:{endpoint}/backstay/{prefix}"), "check", "--read-data"])
+        .args(["--no-cache", "--repo", &format!("s3:{endpoint}/{BUCKET}/deep/prefix"), "check", "--read-data"])
         .envs([("RESTIC_PASSWORD", PASSWORD), ("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test")])
         .output()
         .unwrap();

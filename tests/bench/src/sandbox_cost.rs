@@ -12,13 +12,14 @@
 //!
 //! `sandbox-cost PLUGIN.wasm [--megabytes 512] [--rounds 5] [--json]`
 
+mod bench;
 #[path = "../../../plugins/postgresql/tests/native_host/mod.rs"]
 mod native_host;
 mod session_sink;
 
 use anyhow::{Context, Result, bail, ensure};
 use backstay_core::Secret;
-use backstay_repo::{BackupOptions, Id, InitOptions, KdfCost, Password, Repository, SnapshotMeta, Store, StoreConfig};
+use backstay_repo::{BackupOptions, SnapshotMeta};
 use backstay_sandbox::{BackupSink, CredentialGrant, EndpointGrant, Grants, JobContext, Plugin, Reporter};
 use backstay_sdk::Engine;
 use backstay_tests::postgres::{BACKUP_PASSWORD, BACKUP_USER, Hba, Installation, Options, Postgres};
@@ -92,28 +93,20 @@ fn cpu() -> Result<f64> {
     Ok(fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum())
 }
 
-async fn repository(folder: &Path) -> Result<Repository> {
-    let store = Store::connect(&StoreConfig::new(format!("file://{}", folder.display())))?;
-    // The cost of a password is no part of a backup's.
-    let options = InitOptions { kdf: KdfCost { log_n: 10, r: 8, p: 1 } };
-    Ok(Repository::init(store, &Password::new("bench"), options).await?)
-}
-
-/// Runs one backup and commits it; answers its cost and the tree it stored.
-async fn measure<F>(scratch: &Path, back_up: impl FnOnce(Arc<SessionSink>) -> F) -> Result<(Cost, Id)>
+/// Runs one backup and commits it.
+async fn measure<F>(scratch: &Path, back_up: impl FnOnce(Arc<SessionSink>) -> F) -> Result<Cost>
 where
     F: Future<Output = Result<()>>,
 {
     let folder = tempfile::tempdir_in(scratch)?;
-    let repository = repository(folder.path()).await?;
+    let repository = bench::create(folder.path()).await?;
     let session = repository.backup(BackupOptions::default()).await?;
     let sink = Arc::new(SessionSink::new(session));
     let (start, cpu_before) = (Instant::now(), cpu()?);
     back_up(Arc::clone(&sink)).await?;
     let sink = Arc::into_inner(sink).context("the backup's sink is still held")?;
     let committed = sink.into_session().commit(SnapshotMeta::default()).await?;
-    let cost = Cost { wall: start.elapsed().as_secs_f64(), cpu: cpu()? - cpu_before, bytes: committed.totals.bytes };
-    Ok((cost, committed.tree))
+    Ok(Cost { wall: start.elapsed().as_secs_f64(), cpu: cpu()? - cpu_before, bytes: committed.totals.bytes })
 }
 
 async fn sandboxed(plugin: &Plugin, server: &Postgres, sink: Arc<SessionSink>) -> Result<()> {
@@ -180,11 +173,6 @@ fn compiled(plugin: &Path, cache: &Path) -> Result<Plugin> {
     Plugin::load(plugin, cache)?.with_context(|| format!("the compiled form of {} is missing", plugin.display()))
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
 #[allow(clippy::print_stdout)] // the answer
 fn main() -> Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -215,12 +203,12 @@ fn main() -> Result<()> {
             let outside = natively()?;
             (in_sandbox()?, outside)
         };
-        if inside.0.bytes.abs_diff(outside.0.bytes) > inside.0.bytes / 100 {
-            bail!("the two backups are not of the same: {} and {} bytes", inside.0.bytes, outside.0.bytes);
+        if inside.bytes.abs_diff(outside.bytes) > inside.bytes / 100 {
+            bail!("the two backups are not of the same: {} and {} bytes", inside.bytes, outside.bytes);
         }
         // The first round warms up.
         if round > 0 {
-            rounds.push((inside.0, outside.0));
+            rounds.push((inside, outside));
         }
     }
 
@@ -234,14 +222,14 @@ fn main() -> Result<()> {
     if arguments.json {
         let answer = serde_json::json!({
             "bytes": inside.bytes, "rounds": rounds.len(),
-            "wall-ratio": median(wall.clone()), "wall-ratios": wall,
-            "cpu-ratio": median(cpu.clone()), "cpu-ratios": cpu,
+            "wall-ratio": bench::median(&wall), "wall-ratios": wall,
+            "cpu-ratio": bench::median(&cpu), "cpu-ratios": cpu,
         });
         println!("{answer}");
     } else {
         println!("backup of {:.0} MB, {} rounds, sandboxed : native", inside.bytes as f64 / 1e6, rounds.len());
-        println!("wall  {:.3}  (median; each: {wall:.3?})", median(wall.clone()));
-        println!("cpu   {:.3}  (median; each: {cpu:.3?})", median(cpu.clone()));
+        println!("wall  {}", bench::summary(&wall));
+        println!("cpu   {}", bench::summary(&cpu));
         println!("last round: {:.0} MB/s sandboxed, {:.0} MB/s native", speed(inside), speed(outside));
     }
     Ok(())

@@ -76,9 +76,15 @@ impl native::BackupSink for NativeSink {
 
     fn put_file(&self, name: &str, with: backstay_sdk::FileAttributes, body: native::Incoming) -> native::Answer<u64> {
         let (sink, name) = (Arc::clone(&self.0), path(name));
-        Box::pin(async move {
+        // As the sandbox does: storing goes on whether or not the plugin asks how far it is.
+        let stored = tokio::spawn(async move {
             let body = body.map(|bytes| Ok(Bytes::from(bytes))).boxed();
             sink.put_file(name?, attributes(with), body).await.map_err(told)
+        });
+        Box::pin(async move {
+            stored.await.map_err(|error| {
+                backstay_sdk::Error::new(backstay_sdk::ErrorKind::Internal, format!("storing a file ended: {error}"))
+            })?
         })
     }
 

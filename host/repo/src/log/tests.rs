@@ -249,32 +249,3 @@ async fn large_bodies_round_trip() {
     large.end.offset = large.start.offset + backstay_core::SEGMENT_BYTES_MAX + 1;
     assert!(log.append(&large, Bytes::new()).await.is_err());
 }
-
-/// `cargo test -p backstay-repo --release -- --ignored log_speed --nocapture`
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "measures"]
-async fn log_speed() {
-    let folder = tempfile::tempdir_in(std::env::var("BACKSTAY_BENCH_DIR").unwrap_or("/tmp".into())).unwrap();
-    let mut log = Place::folder(&folder).open().await;
-    let mut start = 0;
-    let mut pieces = Vec::new();
-    for (length, count) in [(8 << 10, 200u64), (16 << 20, 24)] {
-        let began = std::time::Instant::now();
-        for _ in 0..count {
-            let piece = Segment { file: format!("{start}"), file_offset: 0, ..piece(1, start, start + length) };
-            // Half of it compresses.
-            let mut body = vec![0u8; length as usize];
-            crate::crypto::random_bytes(&mut body[..(length / 2) as usize]);
-            let _ = &log.append(&piece, body.into()).await.unwrap();
-            start = piece.end.offset;
-            pieces.push(piece);
-        }
-        let each = began.elapsed() / count as u32;
-        let rate = length as f64 / each.as_secs_f64() / 1e6;
-        eprintln!("append {length:>9} bytes: {each:?} each, {rate:.0} MB/s (random bytes included)");
-    }
-    let began = std::time::Instant::now();
-    let bytes: u64 =
-        log.joined(0, pieces).try_fold(0, |sum, body| async move { Ok(sum + body.len() as u64) }).await.unwrap();
-    eprintln!("read {:.0} MB/s", bytes as f64 / began.elapsed().as_secs_f64() / 1e6);
-}
