@@ -5,6 +5,10 @@
 
 PROFILE ?= dev
 PREFIX  ?= /usr
+# What cargo builds to make the program. The tests build it in the company of all else, whose features of the shared
+# crates it then has: asking for it alone would build half of them again.
+packages ?= -p backstay
+tested   := --workspace --exclude backstay-tests
 
 built   := target/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 binary  := $(built)/backstay
@@ -32,7 +36,7 @@ build: ## The program and its plugins, into target/debug (PROFILE=release: targe
 
 .PHONY: program
 program:
-	cargo build --locked --profile $(PROFILE) -p backstay
+	cargo build --locked --profile $(PROFILE) $(packages)
 
 .PHONY: plugins
 plugins: program ## The engine plugins, sandboxed components
@@ -51,7 +55,8 @@ install: ## Put the built program and plugins below DESTDIR and PREFIX (/usr); b
 .PHONY: test
 test: ## Everything: style, lints, licences, unit and property tests, documentation, real servers
 	@tools/install-deps test
-	@$(MAKE) --no-print-directory format-check lint deny test-units test-plugins test-docs test-end-to-end
+	@$(MAKE) --no-print-directory packages='$(tested) --all-targets' \
+	  format-check lint deny test-units test-plugins test-docs test-end-to-end
 
 .PHONY: format
 format: ## Format the code
@@ -72,7 +77,7 @@ deny: ## Licences, sources and bans of every dependency; known holes where the l
 
 .PHONY: test-units
 test-units: ## Unit and property tests of every crate but the end-to-end ones
-	cargo test --locked --workspace --exclude backstay-tests
+	cargo test --locked $(tested)
 
 .PHONY: test-plugins
 test-plugins: plugins

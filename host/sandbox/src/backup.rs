@@ -3,10 +3,10 @@
 
 use crate::{
     bindings::backstay::engine::{
-        backup_set::{Host, HostBackupWriter, HostBackupWriterWithStore, Rule, RuleAction, TreeSummary},
+        backup_set::{Host, HostBackupWriter, HostBackupWriterWithStore, Rule, RuleAction, StoredFile, TreeSummary},
         types::{Error, FileAttributes, Node as WitNode},
     },
-    convert,
+    checksum, convert,
     directory::Directory,
     error::{EngineError, EngineErrorKind},
     identified::Identified,
@@ -146,7 +146,7 @@ impl<T: Send + 'static> HostBackupWriterWithStore<T> for HasState {
         path: String,
         attributes: FileAttributes,
         body: StreamReader<u8>,
-    ) -> Answer<u64> {
+    ) -> Answer<StoredFile> {
         let writer = resource(accessor, &this)?;
         let body = incoming(accessor, body)?;
         let checked = (|| {
@@ -154,7 +154,11 @@ impl<T: Send + 'static> HostBackupWriterWithStore<T> for HasState {
             Ok((convert::path(path)?, attributes.try_into()?))
         })();
         answer(match checked {
-            Ok((path, attributes)) => writer.sink.put_file(path, attributes, body).await,
+            Ok((path, attributes)) => {
+                let (body, sum) = checksum::summed(body);
+                let stored = writer.sink.put_file(path, attributes, body).await;
+                stored.map(|bytes| StoredFile { bytes, crc32c: sum.get() })
+            }
             Err(error) => Err(error),
         })
     }

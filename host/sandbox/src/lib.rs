@@ -15,6 +15,7 @@
 
 mod backup;
 mod bindings;
+mod checksum;
 mod confine;
 mod connection;
 mod convert;

@@ -1,6 +1,6 @@
 //! The backup being written.
 
-use crate::{CHUNK_BYTES, FileAttributes, Node, Result, Rule, TreeSummary, platform};
+use crate::{CHUNK_BYTES, FileAttributes, Node, Result, Rule, StoredFile, TreeSummary, platform};
 use futures::future::{Either, select};
 use std::pin::pin;
 
@@ -14,7 +14,7 @@ impl BackupWriter {
     }
 
     /// Starts a file. Several may be open at once; it is stored once [`FileWriter::finish`] answers ok.
-    pub fn put_file(&self, path: &str, attributes: FileAttributes) -> FileWriter {
+    pub fn put_file(&self, path: &str, attributes: FileAttributes) -> FileWriter<StoredFile> {
         FileWriter::new(self.0.put_file(path, attributes))
     }
 
@@ -34,14 +34,15 @@ impl BackupWriter {
     }
 }
 
-/// Bytes on their way to the host. Dropped before `finish`, they were never sent.
-pub struct FileWriter {
-    sending: platform::Sending,
+/// Bytes on their way to the host, which answers `A` when it has them all: how many, where nothing
+/// else is said. Dropped before `finish`, they were never sent.
+pub struct FileWriter<A = u64> {
+    sending: platform::Sending<A>,
     buffer: Vec<u8>,
 }
 
-impl FileWriter {
-    pub(crate) fn new(sending: platform::Sending) -> Self {
+impl<A: 'static> FileWriter<A> {
+    pub(crate) fn new(sending: platform::Sending<A>) -> Self {
         Self { sending, buffer: Vec::new() }
     }
 
@@ -82,8 +83,8 @@ impl FileWriter {
         }
     }
 
-    /// Sends what is left and answers how many bytes the host stored.
-    pub async fn finish(mut self) -> Result<u64> {
+    /// Sends what is left and answers what the host has.
+    pub async fn finish(mut self) -> Result<A> {
         if !self.buffer.is_empty() {
             self.flush().await?;
         }

@@ -201,8 +201,8 @@ impl NodeStream {
 }
 
 /// A call that takes bytes: the call first, so that an abandoned one ends before its bytes seem to.
-pub(crate) struct Sending {
-    pub(crate) call: LocalBoxFuture<'static, Result<u64>>,
+pub(crate) struct Sending<A = u64> {
+    pub(crate) call: LocalBoxFuture<'static, Result<A>>,
     pub(crate) body: Body,
 }
 
@@ -215,9 +215,9 @@ impl Body {
     }
 }
 
-fn sending<F>(start: impl FnOnce(StreamReader<u8>) -> F) -> Sending
+fn sending<A, F>(start: impl FnOnce(StreamReader<u8>) -> F) -> Sending<A>
 where
-    F: Future<Output = Result<u64>> + 'static,
+    F: Future<Output = Result<A>> + 'static,
 {
     let (writer, reader) = wit_stream::new::<u8>();
     Sending { call: Box::pin(start(reader)), body: Body(writer) }
@@ -316,9 +316,12 @@ impl BackupWriter {
         Ok(self.0.identify(identity.to_owned()).await?)
     }
 
-    pub(crate) fn put_file(&self, path: &str, attributes: plain::FileAttributes) -> Sending {
+    pub(crate) fn put_file(&self, path: &str, attributes: plain::FileAttributes) -> Sending<plain::StoredFile> {
         let (writer, path) = (self.0.clone(), path.to_owned());
-        sending(|body| async move { Ok(writer.put_file(path, attributes.into(), body).await?) })
+        sending(|body| async move {
+            let backup_set::StoredFile { bytes, crc32c } = writer.put_file(path, attributes.into(), body).await?;
+            Ok(plain::StoredFile { bytes, crc32c })
+        })
     }
 
     pub(crate) async fn put_node(&self, node: plain::Node) -> Result<()> {

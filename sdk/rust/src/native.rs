@@ -96,7 +96,7 @@ pub trait BackupSink {
     /// See [`crate::BackupWriter::identify`].
     fn identify(&self, identity: &str) -> Answer<()>;
     /// See [`crate::BackupWriter::put_file`].
-    fn put_file(&self, path: &str, attributes: FileAttributes, body: Incoming) -> Answer<u64>;
+    fn put_file(&self, path: &str, attributes: FileAttributes, body: Incoming) -> Answer<StoredFile>;
     /// See [`crate::BackupWriter::put_node`].
     fn put_node(&self, node: Node) -> Answer<()>;
     /// See [`crate::BackupWriter::put_tree`].
@@ -277,8 +277,8 @@ impl NodeStream {
 }
 
 /// A call that takes bytes: the call first, so that an abandoned one ends before its bytes seem to.
-pub(crate) struct Sending {
-    pub(crate) call: Answer<u64>,
+pub(crate) struct Sending<A = u64> {
+    pub(crate) call: Answer<A>,
     pub(crate) body: Body,
 }
 
@@ -292,7 +292,7 @@ impl Body {
     }
 }
 
-fn sending(start: impl FnOnce(Incoming) -> Answer<u64>) -> Sending {
+fn sending<A>(start: impl FnOnce(Incoming) -> Answer<A>) -> Sending<A> {
     let (sender, receiver) = mpsc::channel(1);
     Sending { call: start(receiver), body: Body(sender) }
 }
@@ -384,7 +384,7 @@ impl BackupWriter {
         self.0.identify(identity).await
     }
 
-    pub(crate) fn put_file(&self, path: &str, attributes: FileAttributes) -> Sending {
+    pub(crate) fn put_file(&self, path: &str, attributes: FileAttributes) -> Sending<StoredFile> {
         sending(|body| self.0.put_file(path, attributes, body))
     }
 

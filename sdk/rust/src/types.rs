@@ -166,6 +166,15 @@ pub struct Rule {
     pub action: RuleAction,
 }
 
+/// What [`crate::BackupWriter::put_file`] stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoredFile {
+    /// How many bytes came.
+    pub bytes: u64,
+    /// CRC-32C (Castagnoli) of the bytes as the repository received them.
+    pub crc32c: u32,
+}
+
 /// What [`crate::BackupWriter::put_tree`] stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TreeSummary {

@@ -4,10 +4,10 @@ use async_trait::async_trait;
 use backstay_core::{RelativePath, Timestamp};
 use backstay_repo::{BackupSession, RepoError};
 use backstay_sandbox::{Attributes, BackupSink, Body, EngineError, EngineErrorKind, Node, NodeKind};
-use backstay_sdk::native;
+use backstay_sdk::{StoredFile, native};
 use bytes::Bytes;
 use futures::StreamExt;
-use std::{rc::Rc, sync::Arc};
+use std::{io, rc::Rc, sync::Arc};
 
 /// A backup session as the sandbox's port.
 pub(crate) struct SessionSink(BackupSession);
@@ -22,6 +22,10 @@ impl SessionSink {
     }
 }
 
+fn stored(attributes: Attributes) -> backstay_repo::FileAttributes {
+    backstay_repo::FileAttributes { mode: attributes.mode, modified: attributes.modified }
+}
+
 fn failed(error: RepoError) -> EngineError {
     EngineError::new(EngineErrorKind::Internal, error.to_string())
 }
@@ -33,13 +37,11 @@ impl BackupSink for SessionSink {
     }
 
     async fn put_file(&self, path: RelativePath, attributes: Attributes, body: Body) -> Result<u64, EngineError> {
-        let attributes = backstay_repo::FileAttributes { mode: attributes.mode, modified: attributes.modified };
-        Ok(self.0.put_file(&path, attributes, body).await.map_err(failed)?.bytes)
+        Ok(self.0.put_file(&path, stored(attributes), body).await.map_err(failed)?.bytes)
     }
 
     async fn put_node(&self, node: Node) -> Result<(), EngineError> {
-        let attributes =
-            backstay_repo::FileAttributes { mode: node.attributes.mode, modified: node.attributes.modified };
+        let attributes = stored(node.attributes);
         match &node.kind {
             NodeKind::Directory => self.0.put_directory(&node.path, attributes).await,
             NodeKind::Symlink(target) => self.0.put_symlink(&node.path, target, attributes.modified).await,
@@ -74,12 +76,25 @@ impl native::BackupSink for NativeSink {
         Box::pin(async { Ok(()) })
     }
 
-    fn put_file(&self, name: &str, with: backstay_sdk::FileAttributes, body: native::Incoming) -> native::Answer<u64> {
+    fn put_file(
+        &self,
+        name: &str,
+        with: backstay_sdk::FileAttributes,
+        body: native::Incoming,
+    ) -> native::Answer<StoredFile> {
         let (sink, name) = (Arc::clone(&self.0), path(name));
         // As the sandbox does: storing goes on whether or not the plugin asks how far it is.
         let stored = tokio::spawn(async move {
-            let body = body.map(|bytes| Ok(Bytes::from(bytes))).boxed();
-            sink.put_file(name?, attributes(with), body).await.map_err(told)
+            let mut crc32c = 0;
+            let body = body.map(|bytes| Ok(Bytes::from(bytes)));
+            // As the sandbox does, too.
+            let summed = body.inspect(|chunk: &io::Result<Bytes>| {
+                if let Ok(bytes) = chunk {
+                    crc32c = crc32c::crc32c_append(crc32c, bytes);
+                }
+            });
+            let file = sink.0.put_file(&name?, stored(attributes(with)), summed).await;
+            Ok(StoredFile { bytes: file.map_err(|error| told(failed(error)))?.bytes, crc32c })
         });
         Box::pin(async move {
             stored.await.map_err(|error| {

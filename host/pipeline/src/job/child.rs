@@ -94,7 +94,12 @@ fn run(task: Task) -> Result<TaskResult, Failure> {
             let plugin = work::load(&spec.target.plugin, &spec.cache)?;
             let opened = confinement::open(&spec)?;
             let confinement = backstay_sandbox::confine(&confinement::rights(&spec)).map_err(unconfined)?;
-            tracing::debug!(?confinement, "confined");
+            match confinement {
+                backstay_sandbox::Confinement::None => {
+                    tracing::warn!("this kernel has no Landlock: the job keeps every right of its user");
+                }
+                some => tracing::debug!(confinement = ?some, "confined"),
+            }
             let reporter = Arc::new(JobReporter::new(write_event));
             let (stop_sender, stop) = watch::channel(false);
             std::thread::Builder::new()

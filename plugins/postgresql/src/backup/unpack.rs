@@ -6,7 +6,9 @@ use backstay_postgresql_wire::limits::MANIFEST_BYTES_MAX;
 use backstay_postgresql_wire::manifest::Manifest;
 use backstay_postgresql_wire::tar::{Decoder, Entry, EntryKind, Event};
 use backstay_postgresql_wire::wal_file::WalFile;
-use backstay_sdk::{BackupWriter, Error, ErrorKind, FileAttributes, FileWriter, Node, NodeKind, Result, host};
+use backstay_sdk::{
+    BackupWriter, Error, ErrorKind, FileAttributes, FileWriter, Node, NodeKind, Result, StoredFile, host,
+};
 use futures::stream::{FuturesUnordered, StreamExt as _};
 
 use super::ledger::Ledger;
@@ -21,13 +23,21 @@ const MANIFEST: &str = "backup_manifest";
 /// The file that says where a restore starts, in the main folder.
 const LABEL: &str = "backup_label";
 
-type Finishing<'w> = Pin<Box<dyn Future<Output = Result<()>> + 'w>>;
+type Finishing<'w> = Pin<Box<dyn Future<Output = Result<Finished>> + 'w>>;
+
+/// A file whose every byte was sent, and what the host has of it.
+struct Finished {
+    /// The path that the manifest knows it by; none for the manifest itself.
+    listed: Option<String>,
+    size: u64,
+    stored: StoredFile,
+}
 
 /// What is being received.
 enum Part {
     Nothing,
     Archive(Box<Archive>),
-    Manifest { writer: FileWriter, bytes: Vec<u8> },
+    Manifest { writer: FileWriter<StoredFile>, bytes: Vec<u8> },
 }
 
 /// An archive that is being received.
@@ -47,11 +57,9 @@ struct Root {
 
 /// A file that is being received.
 struct OpenFile {
-    writer: FileWriter,
-    stored: String,
+    writer: FileWriter<StoredFile>,
     listed: String,
     size: u64,
-    crc: u32,
     kind: FileKind,
 }
 
@@ -183,7 +191,6 @@ impl<'w> Unpacker<'w> {
                 let Some(file) = open else {
                     return Err(corrupt("the server's archive has data outside a file".to_owned()));
                 };
-                file.crc = crc32c::crc32c_append(file.crc, data);
                 match file.kind {
                     FileKind::Log => self.log.data(data),
                     FileKind::Label => self.label.extend_from_slice(data),
@@ -195,8 +202,7 @@ impl<'w> Unpacker<'w> {
                 let Some(file) = open.take() else {
                     return Err(corrupt("the server's archive ends a file twice".to_owned()));
                 };
-                self.ledger.add(file.listed, file.size, file.crc)?;
-                self.finish_file(file.writer, file.stored, file.size).await
+                self.finish_file(file.writer, Some(file.listed), file.size).await
             }
             Event::End => Ok(()),
         }
@@ -233,14 +239,7 @@ impl<'w> Unpacker<'w> {
                     None => FileKind::Other,
                 };
                 let attributes = FileAttributes { mode, modified };
-                let file = OpenFile {
-                    writer: self.into.put_file(&stored, attributes),
-                    stored,
-                    listed,
-                    size: entry.size,
-                    crc: 0,
-                    kind,
-                };
+                let file = OpenFile { writer: self.into.put_file(&stored, attributes), listed, size: entry.size, kind };
                 if let Part::Archive(archive) = &mut self.part
                     && archive.open.replace(file).is_some()
                 {
@@ -258,25 +257,31 @@ impl<'w> Unpacker<'w> {
         self.into.put_node(Node { path, kind, attributes }).await
     }
 
-    async fn finish_file(&mut self, writer: FileWriter, path: String, size: u64) -> Result<()> {
-        self.finish_later(Box::pin(async move {
-            let stored = writer.finish().await?;
-            if stored == size {
-                return Ok(());
-            }
-            Err(Error::new(ErrorKind::Internal, format!("{path:?} has {size} bytes, but {stored} were stored")))
-        }))
-        .await
+    /// Every byte of a file is sent; `listed` is the path that the manifest knows it by, if it does.
+    async fn finish_file(&mut self, writer: FileWriter<StoredFile>, listed: Option<String>, size: u64) -> Result<()> {
+        while self.finishing.len() >= FINISHING_MAX {
+            self.settle_one().await?;
+        }
+        self.finishing.push(Box::pin(async move { Ok(Finished { listed, size, stored: writer.finish().await? }) }));
+        Ok(())
     }
 
-    async fn finish_later(&mut self, work: Finishing<'w>) -> Result<()> {
-        while self.finishing.len() >= FINISHING_MAX
-            && let Some(done) = self.finishing.next().await
-        {
-            done?;
+    /// Waits for one of the files that the host still stores. Answers whether there was one.
+    async fn settle_one(&mut self) -> Result<bool> {
+        let Some(finished) = self.finishing.next().await else {
+            return Ok(false);
+        };
+        let Finished { listed, size, stored } = finished?;
+        if stored.bytes != size {
+            let name = listed.as_deref().unwrap_or(MANIFEST);
+            let message = format!("{name:?} has {size} bytes, but {} were stored", stored.bytes);
+            return Err(Error::new(ErrorKind::Internal, message));
         }
-        self.finishing.push(work);
-        Ok(())
+        if let Some(listed) = listed {
+            // The host's sum, not one of our own: it covers the way into the repository too.
+            self.ledger.add(listed, stored.bytes, stored.crc32c)?;
+        }
+        Ok(true)
     }
 
     /// What began last is complete.
@@ -292,7 +297,7 @@ impl<'w> Unpacker<'w> {
             Part::Manifest { writer, bytes } => {
                 self.manifest = Some(Manifest::parse(&bytes).map_err(from_wire)?);
                 let size = bytes.len() as u64;
-                self.finish_file(writer, MANIFEST.to_owned(), size).await
+                self.finish_file(writer, None, size).await
             }
         }
     }
@@ -300,9 +305,7 @@ impl<'w> Unpacker<'w> {
     /// Everything came: waits for the host, and compares all files with the manifest.
     pub(super) async fn finish(mut self) -> Result<Unpacked> {
         self.end_part().await?;
-        while let Some(done) = self.finishing.next().await {
-            done?;
-        }
+        while self.settle_one().await? {}
         let manifest = self.manifest.ok_or_else(|| corrupt("the server sent no manifest".to_owned()))?;
         self.ledger.compare(&manifest)?;
         Ok(Unpacked { manifest, label: self.label, log: self.log })

@@ -12,8 +12,8 @@ use backstay_sdk::native::{
     Answer, BackupSink, ConnectionBackend, DirectoryBackend, HostBackend, Incoming, Items, ProcessBackend, install,
 };
 use backstay_sdk::{
-    Credential, Error, ErrorKind, FileAttributes, Level, Node, NodeKind, Result, Rule, Timestamp, TlsVerification,
-    TreeSummary,
+    Credential, Error, ErrorKind, FileAttributes, Level, Node, NodeKind, Result, Rule, StoredFile, Timestamp,
+    TlsVerification, TreeSummary,
 };
 use futures::StreamExt as _;
 use futures::future::LocalBoxFuture;
@@ -263,7 +263,7 @@ impl BackupSink for FolderSink {
         Box::pin(async { Ok(()) })
     }
 
-    fn put_file(&self, path: &str, attributes: FileAttributes, mut body: Incoming) -> Answer<u64> {
+    fn put_file(&self, path: &str, attributes: FileAttributes, mut body: Incoming) -> Answer<StoredFile> {
         assert!(self.identity.borrow().is_some(), "identify comes first");
         assert_eq!(attributes.mode & !0o777, 0, "permission bits only");
         self.begun.set(self.begun.get() + 1);
@@ -272,15 +272,16 @@ impl BackupSink for FolderSink {
             std::fs::create_dir_all(target.parent().unwrap()).unwrap();
             let mut file = std::fs::File::create_new(&target)
                 .map_err(|error| Error::new(ErrorKind::Internal, format!("{name}: {error}")))?;
-            let mut length = 0;
+            let mut stored = StoredFile { bytes: 0, crc32c: 0 };
             while let Some(bytes) = body.next().await {
                 std::io::Write::write_all(&mut file, &bytes).unwrap();
-                length += bytes.len() as u64;
+                stored.bytes += bytes.len() as u64;
+                stored.crc32c = crc32c::crc32c_append(stored.crc32c, &bytes);
             }
             let permissions = std::os::unix::fs::PermissionsExt::from_mode(attributes.mode);
             file.set_permissions(permissions).unwrap();
             finished.set(finished.get() + 1);
-            Ok(length)
+            Ok(stored)
         })
     }
 

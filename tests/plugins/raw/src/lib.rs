@@ -120,7 +120,7 @@ async fn splice(folder: &Directory, into: &BackupWriter, path: &str, before: usi
     let stored = into.put_file(path.to_owned(), attributes(), body).await;
     let promised = whole.await;
     // The host's answers agree, or one of them is the error.
-    let (stored, promised) = (stored?, promised?);
+    let (stored, promised) = (stored?.bytes, promised?);
     if before == 0 && stored != promised {
         return Err(error(ErrorKind::Corrupt, format!("{path}: {stored} bytes stored, {promised} read")));
     }
@@ -145,7 +145,7 @@ async fn copy(folder: &Directory, into: &BackupWriter, path: &str) -> Result<(),
     };
     // The writer has to move while the host stores.
     wit_bindgen::spawn_local(moving);
-    let stored = into.put_file(path.to_owned(), attributes(), body).await?;
+    let stored = into.put_file(path.to_owned(), attributes(), body).await?.bytes;
     let promised = whole.await?;
     if stored != promised {
         return Err(error(ErrorKind::Corrupt, format!("{path}: {stored} bytes stored, {promised} read")));
