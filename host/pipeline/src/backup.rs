@@ -19,6 +19,7 @@ use bytes::Bytes;
 use futures::stream;
 use std::{
     collections::BTreeSet,
+    fs::File,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -229,6 +230,14 @@ impl BackupSink for Sink {
         refuse_reserved(&path)?;
         let attributes = FileAttributes { mode: attributes.mode, modified: attributes.modified };
         let stored = self.session.put_file(&path, attributes, body).await.map_err(|error| self.poison(error))?;
+        self.note(&path, Some(stored.bytes));
+        Ok(stored.bytes)
+    }
+
+    async fn put_local(&self, path: RelativePath, attributes: Attributes, file: File) -> Result<u64, EngineError> {
+        refuse_reserved(&path)?;
+        let attributes = FileAttributes { mode: attributes.mode, modified: attributes.modified };
+        let stored = self.session.put_local(&path, attributes, file).await.map_err(|error| self.poison(error))?;
         self.note(&path, Some(stored.bytes));
         Ok(stored.bytes)
     }

@@ -158,6 +158,46 @@ async fn one_file(repository: &Repository, bytes: &[u8]) -> Committed {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_this_machine_is_stored_as_the_same_bytes_that_stream_in() {
+    let repository = in_memory().await;
+    let folder = tempfile::tempdir().unwrap();
+    for chunking in [Chunking::default(), Chunking::Fixed { bytes: 3 << 20 }, Chunking::Content { average_bytes: 16 << 10 }]
+    {
+        let session = repository.backup(BackupOptions { chunking, ..BackupOptions::default() }).await.unwrap();
+        let lengths = [0, 1, PAGE - 1, 128 << 10, (128 << 10) + 1, 1 << 20, (7 << 20) + 5];
+        for (number, length) in lengths.into_iter().enumerate() {
+            let bytes = noise(number as u64, length);
+            std::fs::write(folder.path().join("file"), &bytes).unwrap();
+            let file = std::fs::File::open(folder.path().join("file")).unwrap();
+            let local = session.put_local(&path(&format!("local/{number}")), attributes(), file).await.unwrap();
+            let streamed = path(&format!("streamed/{number}"));
+            let streamed = session.put_file(&streamed, attributes(), body(&bytes, 1 << 18)).await.unwrap();
+            assert_eq!(local.bytes, streamed.bytes);
+            assert_eq!(streamed.uploaded, 0, "the same cuts of the same bytes");
+        }
+        let backup = session.commit(meta()).await.unwrap();
+        let reader = repository.open_snapshot(&backup.id).await.unwrap();
+        for (number, length) in lengths.into_iter().enumerate() {
+            let read = reader.read_all(&path(&format!("local/{number}")), 1 << 30).await.unwrap();
+            assert!(read == noise(number as u64, length), "{chunking:?} {length}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_cannot_be_read_fails_alone() {
+    let repository = in_memory().await;
+    let session = repository.backup(BackupOptions::default()).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    // A folder opens like a file, and every read of it fails.
+    let unreadable = std::fs::File::open(folder.path()).unwrap();
+    let error = session.put_local(&path("data/folder"), attributes(), unreadable).await.unwrap_err();
+    assert_eq!(error.kind(), RepoErrorKind::Source);
+    session.put_file(&path("data/folder"), attributes(), body(b"whole", 2)).await.unwrap();
+    session.commit(meta()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_right_already_stays_and_what_does_not_belong_goes() {
     let repository = in_memory().await;
     let session = repository.backup(BackupOptions::default()).await.unwrap();

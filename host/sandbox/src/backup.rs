@@ -11,7 +11,7 @@ use crate::{
     error::{EngineError, EngineErrorKind},
     identified::Identified,
     limits,
-    ports::{BackupSink, Node, NodeKind},
+    ports::{BackupSink, Node, NodeKind, Reporter},
     services::{answer, incoming, resource},
     state::{HasState, State},
 };
@@ -43,6 +43,7 @@ impl BackupWriter {
         below: RelativePath,
         source: Directory,
         rules: Vec<Rule>,
+        reporter: &dyn Reporter,
     ) -> Result<TreeSummary, EngineError> {
         self.identified.required()?;
         let rules = Rules::compile(rules)?;
@@ -63,21 +64,25 @@ impl BackupWriter {
                 None => now.push(node),
             }
         }
+        let total: u64 = now.iter().chain(&last).map(file_bytes).sum();
         let mut summary = TreeSummary { files: 0, bytes: 0 };
         for nodes in [now, last] {
-            let stored: Vec<u64> = stream::iter(nodes)
+            let mut putting = stream::iter(nodes)
                 .map(|node| self.put_entry(&below, &source, node))
-                .buffer_unordered(limits::TREE_FILES_AT_ONCE)
-                .try_filter_map(|stored| async move { Ok(stored) })
-                .try_collect()
-                .await?;
-            summary.files += stored.len() as u64;
-            summary.bytes += stored.iter().sum::<u64>();
+                .buffer_unordered(limits::TREE_FILES_AT_ONCE);
+            while let Some(stored) = putting.try_next().await? {
+                let Some(bytes) = stored else { continue };
+                summary.files += 1;
+                summary.bytes += bytes;
+                // Files that grew or went since the walk make the total wrong.
+                reporter.progress("backup", summary.bytes, Some(total.max(summary.bytes)));
+            }
         }
         Ok(summary)
     }
 
-    /// Answers a file's bytes; nothing for what is no file.
+    /// Answers a file's bytes; nothing for what is no file, and for a file that has gone since the walk:
+    /// databases delete files all the time.
     async fn put_entry(
         &self,
         below: &RelativePath,
@@ -88,11 +93,18 @@ impl BackupWriter {
             below.join(&node.path).map_err(|error| EngineError::new(EngineErrorKind::Internal, error.to_string()))?;
         match node.kind {
             NodeKind::File(_) => {
-                let body = source.read(node.path.as_str(), 0, None);
-                Ok(Some(self.sink.put_file(path, node.attributes, body).await?))
+                let Some(file) = source.open(&node.path).await? else { return Ok(None) };
+                Ok(Some(self.sink.put_local(path, node.attributes, file).await?))
             }
             _ => self.sink.put_node(Node { path, ..node }).await.map(|()| None),
         }
+    }
+}
+
+fn file_bytes(node: &Node) -> u64 {
+    match node.kind {
+        NodeKind::File(bytes) => bytes,
+        NodeKind::Directory | NodeKind::Symlink(_) => 0,
     }
 }
 
@@ -188,8 +200,9 @@ impl<T: Send + 'static> HostBackupWriterWithStore<T> for HasState {
     ) -> Answer<TreeSummary> {
         let writer = resource(accessor, &this)?;
         let source = resource(accessor, &source)?;
+        let reporter = accessor.with(|mut access| access.get().context.reporter.clone());
         answer(match convert::path(path) {
-            Ok(path) => writer.put_tree(path, source, rules).await,
+            Ok(path) => writer.put_tree(path, source, rules, &*reporter).await,
             Err(error) => Err(error),
         })
     }

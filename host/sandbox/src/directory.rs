@@ -62,6 +62,17 @@ impl Directory {
         .await
     }
 
+    /// The file at `path`; nothing when there is none any more.
+    pub(crate) async fn open(&self, path: &RelativePath) -> Result<Option<std::fs::File>, EngineError> {
+        let (directory, path) = (self.clone(), path.clone());
+        let opened = spawn_blocking(move || match directory.0.dir.open(path.as_str()) {
+            Ok(file) => Ok(Some(file.into_std())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(directory.failed("read", &path, &error)),
+        });
+        opened.await.map_err(lost_thread)?
+    }
+
     /// The bytes of one file, read ahead by one chunk once somebody takes them.
     ///
     /// A plugin may hold hundreds of these and read none: then they cost no thread and no

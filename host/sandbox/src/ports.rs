@@ -6,7 +6,7 @@ use backstay_core::{Position, RelativePath, Segment, Timestamp};
 use bytes::Bytes;
 use cap_std::fs::Dir;
 use futures::stream::BoxStream;
-use std::sync::Arc;
+use std::{fs::File, sync::Arc};
 
 /// Bytes on their way. An `Err` means they are not whole.
 pub type Body = BoxStream<'static, std::io::Result<Bytes>>;
@@ -60,6 +60,8 @@ pub trait BackupSink: Send + Sync + 'static {
     async fn identify(&self, identity: &str) -> Result<(), EngineError>;
     /// Stores one file; answers its bytes.
     async fn put_file(&self, path: RelativePath, attributes: Attributes, body: Body) -> Result<u64, EngineError>;
+    /// Stores one file of this machine, read on all cores; answers its bytes.
+    async fn put_local(&self, path: RelativePath, attributes: Attributes, file: File) -> Result<u64, EngineError>;
     /// Stores a folder or a link.
     async fn put_node(&self, node: Node) -> Result<(), EngineError>;
     /// The engine's notes on the previous backup.

@@ -49,16 +49,30 @@ impl Engine for PostgreSql {
         Description {
             name: "postgresql".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            summary: "PostgreSQL 13 to 18: base backups and log over the wire, restores to any point".to_owned(),
-            methods: vec![Method {
-                name: backup::STREAM.to_owned(),
-                summary: "BASE_BACKUP over a replication session, every file's checksum verified".to_owned(),
-                grants: Vec::new(),
-            }],
+            summary: "PostgreSQL 13 to 18: base backups and log, restores to any point".to_owned(),
+            methods: vec![
+                Method {
+                    name: backup::STREAM.to_owned(),
+                    summary: "BASE_BACKUP over a replication session, every file's checksum verified".to_owned(),
+                    grants: Vec::new(),
+                },
+                Method {
+                    name: backup::FILES.to_owned(),
+                    summary: "the data folder, read on all cores while the server is in backup mode".to_owned(),
+                    grants: vec![backup::DATA.to_owned()],
+                },
+            ],
             replay: ReplayKind::AtStart,
             grants: vec![
                 grant(GrantKind::Endpoint, connection::PRIMARY, "the server's address, such as 127.0.0.1:5432", true),
                 grant(GrantKind::Credential, connection::PRIMARY, "a role with LOGIN and REPLICATION", true),
+                grant(GrantKind::DirectoryRead, backup::DATA, "the data folder, for the method files", false),
+                grant(
+                    GrantKind::DirectoryRead,
+                    backup::WAL,
+                    "where pg_wal leads when it is a link, for the method files",
+                    false,
+                ),
             ],
             config_schema: settings::schema(),
         }

@@ -26,6 +26,19 @@ pub const FINISHING_MAX: usize = 16;
 /// The longest `backup_label` that is looked into; it has a dozen short lines.
 pub const LABEL_BYTES_MAX: u64 = 64 << 10;
 
+/// How often `pg_control` is read until its checksum fits: the server writes it in one go, but a
+/// reader may meet that moment.
+pub const CONTROL_READS_MAX: u32 = 10;
+
+/// The pause between two such reads, in microseconds.
+pub const CONTROL_WAIT_US: u64 = 100_000;
+
+/// Most unlogged relations that are left out one by one; a host takes a list of 4096 rules.
+pub const UNLOGGED_MAX: usize = 2048;
+
+/// The longest timeline history; each failover adds some 40 bytes.
+pub const HISTORY_BYTES_MAX: usize = 1 << 20;
+
 /// Most commits of a backup's log that are remembered one by one, at 16 bytes each. A log
 /// file of 16 MiB holds at most half as many.
 pub const COMMITS_MAX: usize = 1 << 20;

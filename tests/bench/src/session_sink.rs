@@ -7,7 +7,7 @@ use backstay_sandbox::{Attributes, BackupSink, Body, EngineError, EngineErrorKin
 use backstay_sdk::{StoredFile, native};
 use bytes::Bytes;
 use futures::StreamExt;
-use std::{io, rc::Rc, sync::Arc};
+use std::{fs::File, io, rc::Rc, sync::Arc};
 
 /// A backup session as the sandbox's port.
 pub(crate) struct SessionSink(BackupSession);
@@ -38,6 +38,10 @@ impl BackupSink for SessionSink {
 
     async fn put_file(&self, path: RelativePath, attributes: Attributes, body: Body) -> Result<u64, EngineError> {
         Ok(self.0.put_file(&path, stored(attributes), body).await.map_err(failed)?.bytes)
+    }
+
+    async fn put_local(&self, path: RelativePath, attributes: Attributes, file: File) -> Result<u64, EngineError> {
+        Ok(self.0.put_local(&path, stored(attributes), file).await.map_err(failed)?.bytes)
     }
 
     async fn put_node(&self, node: Node) -> Result<(), EngineError> {

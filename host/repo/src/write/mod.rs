@@ -10,6 +10,7 @@
 
 mod chunking;
 mod folder;
+mod local;
 mod packer;
 
 pub use chunking::Chunking;
@@ -29,7 +30,7 @@ use packer::{Packer, Stored};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 
 /// How a backup is written.
@@ -209,6 +210,16 @@ impl BackupSession {
                 format!("failed to store {path}: {} of {bytes} bytes", file.bytes),
             ));
         }
+        self.put_collected(path, attributes, file)
+    }
+
+    /// Enters a file whose every chunk is stored.
+    fn put_collected(
+        &self,
+        path: &RelativePath,
+        attributes: FileAttributes,
+        mut file: Collected,
+    ) -> Result<StoredFile> {
         if file.content.len() > FILE_CHUNKS_MAX {
             return Err(RepoError::new(
                 RepoErrorKind::InvalidConfig,
@@ -216,6 +227,7 @@ impl BackupSession {
             )
             .advise("use larger chunks"));
         }
+        let bytes = file.bytes;
         file.content.shrink_to_fit();
         self.root(|root| root.put(path, Entry::File { attributes, bytes, content: file.content }))?;
         let totals = &self.shared.totals;
@@ -290,12 +302,15 @@ impl BackupSession {
         self.shared.packer.lock().give_back().await
     }
 
+    /// Waits until one more batch may be worked on.
+    async fn permit(&self) -> Result<OwnedSemaphorePermit> {
+        let permit = Arc::clone(&self.shared.batches).acquire_owned().await;
+        permit.map_err(|error| RepoError::new(RepoErrorKind::Internal, "failed to store a batch").because(error))
+    }
+
     /// Hands a batch to a blocking thread, once one is free for it.
     async fn work_on(&self, batch: Batch) -> Result<Working> {
-        let permit = Arc::clone(&self.shared.batches)
-            .acquire_owned()
-            .await
-            .map_err(|error| RepoError::new(RepoErrorKind::Internal, "failed to store a batch").because(error))?;
+        let permit = self.permit().await?;
         let packer = Arc::clone(&self.shared.packer);
         let runtime = tokio::runtime::Handle::current();
         Ok(tokio::task::spawn_blocking(move || {
@@ -306,7 +321,13 @@ impl BackupSession {
     }
 
     async fn collect(&self, working: &mut VecDeque<Working>, file: &mut Collected) -> Result<()> {
-        let Some(job) = working.pop_front() else { return Ok(()) };
+        match working.pop_front() {
+            Some(job) => self.collect_job(job, file).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn collect_job(&self, job: Working, file: &mut Collected) -> Result<()> {
         let stored = match job.await {
             Ok(stored) => stored?,
             Err(error) => {

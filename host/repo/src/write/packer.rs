@@ -44,6 +44,7 @@ pub(crate) struct Packer {
 /// What compressing and sealing reuse.
 struct Worker {
     compressor: Compressor,
+    plain: Vec<u8>,
     sealed: Vec<u8>,
 }
 
@@ -89,17 +90,49 @@ impl Packer {
         blobs: impl Iterator<Item = &'a [u8]>,
     ) -> Result<Vec<Stored>> {
         self.check()?;
-        let worker = held(&self.workers).pop();
-        let mut worker = match worker {
-            Some(worker) => worker,
-            None => Worker { compressor: Compressor::new()?, sealed: Vec::new() },
-        };
+        let mut worker = self.worker()?;
         let stored = blobs.map(|plain| self.store_one(runtime, kind, plain, &mut worker)).collect();
+        self.give_back(worker, &stored);
+        stored
+    }
+
+    /// The same for bytes that `read` puts into an empty buffer, cut at every multiple of `chunk_bytes`.
+    pub(crate) fn store_from(
+        self: &Arc<Self>,
+        runtime: &Handle,
+        kind: BlobKind,
+        chunk_bytes: usize,
+        read: impl FnOnce(&mut Vec<u8>) -> Result<()>,
+    ) -> Result<Vec<Stored>> {
+        self.check()?;
+        let mut worker = self.worker()?;
+        let mut plain = std::mem::take(&mut worker.plain);
+        // A source that cannot be read is the caller's matter, not the session's end.
+        if let Err(error) = read(&mut plain) {
+            worker.plain = plain;
+            held(&self.workers).push(worker);
+            return Err(error);
+        }
+        let chunks = plain.chunks(chunk_bytes);
+        let stored = chunks.map(|chunk| self.store_one(runtime, kind, chunk, &mut worker)).collect();
+        worker.plain = plain;
+        self.give_back(worker, &stored);
+        stored
+    }
+
+    fn worker(&self) -> Result<Worker> {
+        let spare = held(&self.workers).pop();
+        match spare {
+            Some(worker) => Ok(worker),
+            None => Ok(Worker { compressor: Compressor::new()?, plain: Vec::new(), sealed: Vec::new() }),
+        }
+    }
+
+    fn give_back(&self, worker: Worker, stored: &Result<Vec<Stored>>) {
         held(&self.workers).push(worker);
-        if let Err(error) = &stored {
+        if let Err(error) = stored {
             self.fail(error);
         }
-        stored
     }
 
     fn store_one(
@@ -114,7 +147,7 @@ impl Packer {
         if self.index.find(kind, &id).is_some() || !held(&self.claimed).insert((id, kind)) {
             return Ok(Stored { id, bytes, uploaded: None });
         }
-        let Worker { compressor, sealed } = worker;
+        let Worker { compressor, sealed, .. } = worker;
         sealed.clear();
         sealed.resize(IV_BYTES, 0);
         let raw_length = match compressor.compress(plain)? {

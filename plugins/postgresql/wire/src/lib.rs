@@ -27,6 +27,7 @@
 
 pub mod auth;
 pub mod backup_label;
+pub mod control_file;
 pub mod error;
 pub mod error_fields;
 pub mod history;

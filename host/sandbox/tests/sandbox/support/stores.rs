@@ -10,6 +10,7 @@ use cap_std::fs::{Dir, OpenOptions};
 use futures::{StreamExt, stream};
 use std::{
     collections::BTreeMap,
+    fs::File,
     io::{self, Write},
     sync::{Arc, Mutex},
 };
@@ -87,6 +88,14 @@ impl BackupSink for MemoryBackup {
             bytes.extend_from_slice(&chunk.map_err(|error| failed(&error))?);
         }
         unfinished.1 = false;
+        let length = bytes.len() as u64;
+        self.0.lock().unwrap().files.insert(path.to_string(), (attributes, bytes));
+        Ok(length)
+    }
+
+    async fn put_local(&self, path: RelativePath, attributes: Attributes, mut file: File) -> Result<u64, EngineError> {
+        let mut bytes = Vec::new();
+        io::Read::read_to_end(&mut file, &mut bytes).map_err(|error| failed(&error))?;
         let length = bytes.len() as u64;
         self.0.lock().unwrap().files.insert(path.to_string(), (attributes, bytes));
         Ok(length)
