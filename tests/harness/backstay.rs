@@ -251,7 +251,12 @@ impl Backstay {
 
     /// Takes a backup.
     pub fn backup(&self) -> Result<Backup> {
-        Backup::read(&self.ok(&["backup", TARGET])?)
+        self.backup_with(&[])
+    }
+
+    /// Takes a backup with these options.
+    pub fn backup_with(&self, options: &[&str]) -> Result<Backup> {
+        Backup::read(&self.ok(&[&["backup", TARGET], options].concat())?)
     }
 
     /// Restores into `into`, volumes (tablespaces) into folders beside it.

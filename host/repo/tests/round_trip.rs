@@ -161,7 +161,8 @@ async fn one_file(repository: &Repository, bytes: &[u8]) -> Committed {
 async fn a_file_of_this_machine_is_stored_as_the_same_bytes_that_stream_in() {
     let repository = in_memory().await;
     let folder = tempfile::tempdir().unwrap();
-    for chunking in [Chunking::default(), Chunking::Fixed { bytes: 3 << 20 }, Chunking::Content { average_bytes: 16 << 10 }]
+    for chunking in
+        [Chunking::default(), Chunking::Fixed { bytes: 3 << 20 }, Chunking::Content { average_bytes: 16 << 10 }]
     {
         let session = repository.backup(BackupOptions { chunking, ..BackupOptions::default() }).await.unwrap();
         let lengths = [0, 1, PAGE - 1, 128 << 10, (128 << 10) + 1, 1 << 20, (7 << 20) + 5];

@@ -33,8 +33,8 @@ pub const CONTROL_READS_MAX: u32 = 10;
 /// The pause between two such reads, in microseconds.
 pub const CONTROL_WAIT_US: u64 = 100_000;
 
-/// Most unlogged relations that are left out one by one; a host takes a list of 4096 rules.
-pub const UNLOGGED_MAX: usize = 2048;
+/// Most unlogged relations that are left out one by one, at two rules each; a host takes a list of 4096.
+pub const UNLOGGED_MAX: usize = 1500;
 
 /// The longest timeline history; each failover adds some 40 bytes.
 pub const HISTORY_BYTES_MAX: usize = 1 << 20;

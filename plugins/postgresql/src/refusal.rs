@@ -36,6 +36,20 @@ fn judge(code: &str, message: &str) -> (ErrorKind, Option<&'static str>) {
         "42501" if message.contains("replication") || message.contains("WAL sender") => {
             (Denied, Some("give the role the right: ALTER ROLE … REPLICATION"))
         }
+        "42501" if message.contains("pg_backup_start") => (
+            Denied,
+            Some(
+                "let the role use backup mode, in the database that `dbname` names: \
+                  GRANT EXECUTE ON FUNCTION pg_backup_start(text, boolean), pg_backup_stop(boolean) TO …",
+            ),
+        ),
+        "42501" if message.contains("pg_start_backup") => (
+            Denied,
+            Some(
+                "let the role use backup mode, in the database that `dbname` names: GRANT EXECUTE ON FUNCTION \
+                  pg_start_backup(text, boolean, boolean), pg_stop_backup(boolean, boolean) TO …",
+            ),
+        ),
         "42501" => (Denied, Some("give the role the right it lacks")),
         "53300" if message.contains("max_wal_senders") || message.contains("standby") => {
             (Denied, Some("raise max_wal_senders and restart the server"))
