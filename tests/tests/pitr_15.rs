@@ -3,9 +3,11 @@
 
 use anyhow::{Context, Result, ensure};
 use backstay_tests::{
-    backstay::Backstay,
+    account,
+    backstay::{Backstay, Backup},
     history::History,
     ledger::{self, Ledger, Workload},
+    lsn::Lsn,
     postgres::{Installation, Options, Postgres, Stop},
     rehearsal::{Rehearsal, adopt_restic_restore, restic_restore},
     scratch::{Scratch, run},
@@ -51,6 +53,8 @@ fn restores_to_random_places_yield_the_ledger_of_that_moment() -> Result<()> {
     let history = History::read(&standby, from)?;
     let ends = Ledger::read(&standby)?;
     assert_eq!(history.timelines.len(), 2, "{:?}", history.timelines);
+    // The file that is written to is whole, so that it can be compared.
+    standby.sql("SELECT pg_switch_wal()")?;
     backstay.wait_archived(&mut archive, standby.flushed()?)?;
     archive.stop()?;
     let rehearsal = Rehearsal::new(&backstay, &installation, &history, &ends, &first);
@@ -60,8 +64,8 @@ fn restores_to_random_places_yield_the_ledger_of_that_moment() -> Result<()> {
     for backup in [&first, &second, &third] {
         rehearsal.at(&target::Stop::latest(), &["--backup", &backup.id])?;
     }
-    for _ in 0..10 {
-        rehearsal.at(&history.random_target(&mut seed, first.end)?, &[])?;
+    for stop in history.targets(&mut seed, first.end, 10)? {
+        rehearsal.at(&stop, &[])?;
     }
     // The plan takes the newest backup that fits; the oldest must do as well, wherever the target lies.
     let switch = history.timelines[1].1;
@@ -99,6 +103,11 @@ fn restores_to_random_places_yield_the_ledger_of_that_moment() -> Result<()> {
     Ledger::read(&server)?.must_equal(&ends, &history).context("a restore over an older state")?;
     drop(server);
 
+    log_files_are_the_server_s_own(&backstay, &standby, [first.end, switch])?;
+    let fetched = fetching_server(&backstay, &installation, &first)?;
+    Ledger::read(&fetched.0)?.must_equal(&ends, &history).context("a restore that fetches its log itself")?;
+    drop(fetched);
+
     // With Backstay gone.
     let root = Scratch::new()?;
     backstay.restic().restore(&third.snapshot, root.path())?;
@@ -112,4 +121,44 @@ fn restores_to_random_places_yield_the_ledger_of_that_moment() -> Result<()> {
     drop(server);
 
     backstay.finish()
+}
+
+/// `log fetch` of the first timeline's file with the first of these places, of the second's with the other, and of
+/// the second's history; what the log does not have is no file, with an exit code that lets PostgreSQL go on.
+fn log_files_are_the_server_s_own(backstay: &Backstay, server: &Postgres, places: [Lsn; 2]) -> Result<()> {
+    let scratch = Scratch::new()?;
+    let fetch = |name: &str| ["log", "fetch", "shop", name].map(str::to_owned).to_vec();
+    let into = scratch.join("fetched").display().to_string();
+    let of = |lsn: Lsn| server.sql(&format!("SELECT substr(pg_walfile_name('{lsn}'), 9)"));
+    let [first, second] = places;
+    for name in [format!("00000001{}", of(first)?), format!("00000002{}", of(second)?), "00000002.history".into()] {
+        backstay.ok(&[fetch(&name), vec![into.clone()]].concat())?;
+        let (ours, theirs) = (std::fs::read(&into)?, std::fs::read(server.data().join("pg_wal").join(&name))?);
+        ensure!(ours == theirs, "{name} is not the server's: {} bytes, not {}", ours.len(), theirs.len());
+        std::fs::remove_file(&into)?;
+    }
+    for name in ["00000003.history", "0000000100000000000000FF", "000000020000000000000000"] {
+        backstay.fails(&[fetch(name), vec![into.clone()]].concat(), 1, &[name])?;
+        ensure!(!scratch.join("fetched").exists(), "{name} is not there and left a file");
+    }
+    Ok(())
+}
+
+/// What stock restic restored of a backup, as a server that gets its log by `restore_command`.
+fn fetching_server(backstay: &Backstay, installation: &Installation, backup: &Backup) -> Result<(Postgres, Scratch)> {
+    let root = Scratch::new()?;
+    backstay.restic().restore(&backup.snapshot, root.path())?;
+    let data = restic_restore(root.path())?;
+    adopt_restic_restore(root.path(), &data)?;
+    account::write(&data.join("recovery.signal"), "")?;
+    let mut server = Postgres::adopt(installation, &data)?;
+    let (config, program) = (backstay.config_file(), &backstay.install().program);
+    server.configure(&format!(
+        "restore_command = '{} --config {} --quiet log fetch shop %f \"%p\"'",
+        program.display(),
+        config.display()
+    ))?;
+    server.start_without_waiting()?;
+    server.wait_recovered()?;
+    Ok((server, root))
 }

@@ -1,5 +1,5 @@
 //! PostgreSQL 18 under load, with a failover that loses commits: the archive had already seen log that the new
-//! primary never got. Restores follow the history that survived.
+//! primary never got. Restores follow the history that survived, a tablespace along with them.
 
 use anyhow::{Context, Result};
 use backstay_tests::{
@@ -8,6 +8,7 @@ use backstay_tests::{
     ledger::{self, Ledger, Workload},
     postgres::{Installation, Options, Postgres, Stop},
     rehearsal::Rehearsal,
+    scratch::Scratch,
     seed::Seed,
     target,
 };
@@ -18,7 +19,8 @@ fn restores_follow_the_surviving_history_after_a_crash_that_lost_commits() -> Re
     let mut seed = Seed::from_env("pitr_18");
     let installation = Installation::postgres_18()?;
     let mut primary = Postgres::create(&installation, &Options::default())?;
-    ledger::create(&primary, None)?;
+    primary.tablespace("elsewhere")?;
+    ledger::create(&primary, Some("elsewhere"))?;
     let mut standby = primary.standby("second")?;
     let backstay = Backstay::in_folder(&primary.address())?;
     let from = ledger::mark(&primary)?;
@@ -53,10 +55,15 @@ fn restores_follow_the_surviving_history_after_a_crash_that_lost_commits() -> Re
     backstay.wait_archived(&mut archive, standby.flushed()?)?;
     archive.stop()?;
     let rehearsal = Rehearsal::new(&backstay, &installation, &history, &ends, &first);
+    assert_eq!(rehearsal.volumes.len(), 1, "{:?}", rehearsal.volumes);
     rehearsal.at(&target::Stop::latest(), &[])?;
-    for _ in 0..8 {
-        rehearsal.at(&history.random_target(&mut seed, first.end)?, &[])?;
+    for stop in history.targets(&mut seed, first.end, 8)? {
+        rehearsal.at(&stop, &[])?;
     }
+    // PostgreSQL's own judge of backups, of a restore whose tablespace lies elsewhere.
+    let scratch = Scratch::new()?;
+    let data = rehearsal.files(&scratch, &history.random_target(&mut seed, first.end)?, &[])?;
+    rehearsal.verify(&data)?;
     let switch = history.timelines[1].1;
     for _ in 0..2 {
         rehearsal.at(&history.random_target(&mut seed, switch)?, &[])?;

@@ -50,6 +50,18 @@ impl Failure {
         self
     }
 
+    /// What to do next besides, where there is log missing.
+    #[must_use]
+    pub(crate) fn hint_at_gap(self, more: &str) -> Self {
+        if self.kind != FailureKind::Gap {
+            return self;
+        }
+        match self.hint.clone() {
+            Some(hint) => self.hint(format!("{hint}; {more}")),
+            None => self.hint(more),
+        }
+    }
+
     /// For a command whose JSON result already tells of the failure: standard output gets one value, not two.
     #[must_use]
     pub(crate) fn told(mut self) -> Self {

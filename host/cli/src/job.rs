@@ -92,7 +92,7 @@ fn name(job: &Job) -> &'static str {
 fn judge(config: &Config, target: &Target, description: &Description, job: &Job) -> Result<()> {
     target.check_settings(&config.file, &description.config_schema)?;
     let mut needed: Vec<&str> = Vec::new();
-    if let Job::Backup { method: Some(wanted) } = job {
+    if let Job::Backup { method: Some(wanted), .. } = job {
         let methods = description.methods.iter().map(|method| method.name.as_str());
         let Some(method) = description.methods.iter().find(|method| method.name == *wanted) else {
             let advice = config::advice(wanted, methods);

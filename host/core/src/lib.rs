@@ -31,7 +31,7 @@ mod window;
 pub use backup::Backup;
 pub use chain::{Chain, ChainError, Gap};
 pub use line::{Line, Spot, Step, Stride, Walk};
-pub use manifest::{BackupManifest, MANIFEST_PATH, Volume};
+pub use manifest::{BackupManifest, Finding, MANIFEST_PATH, Volume};
 pub use name::{BackupId, InvalidName, TargetName};
 pub use path::{InvalidPath, RelativePath};
 pub use plan::{Outside, PlanError, RestorePlan, RestoreRequest, Target};

@@ -45,8 +45,38 @@ pub struct BackupManifest {
     pub bytes: u64,
     /// Number of files.
     pub files: u64,
+    /// What the engine found wrong in files of the database when they were read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<Finding>,
+    /// How many more findings there were than `findings` names.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub more_findings: u64,
     /// The engine's own JSON.
     pub notes: String,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // the shape serde asks for
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
+/// Something wrong in a file of the database, such as a page whose checksum does not fit. The file is in the backup
+/// as it was read.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Finding {
+    /// The file, in the tree.
+    pub path: String,
+    /// Where in it, in bytes.
+    pub offset: u64,
+    /// In the engine's words, one line.
+    pub what: String,
+}
+
+impl std::fmt::Display for Finding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.path, self.what)
+    }
 }
 
 /// Bytes that live outside the database's main folder.

@@ -2,7 +2,7 @@
 
 use crate::{
     backup::repository_of,
-    failure::log_to_engine,
+    first_failure::FirstFailure,
     job::{ArchiveSummary, Failure},
     repository,
     work::Work,
@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use backstay_core::{Position, Segment, TargetName, Timestamp};
 use backstay_repo::{
     Repository,
-    log::{CompactPolicy, LogChain},
+    log::{CompactPolicy, LogChain, LogError},
 };
 use backstay_sandbox::{EngineError, LogSink, Reporter};
 use bytes::Bytes;
@@ -49,11 +49,12 @@ pub(crate) async fn run(work: &Work, accept_gap: bool) -> Result<ArchiveSummary,
         bytes: AtomicU64::new(0),
         confirmed: Lock::new(None),
         reporter: work.reporter.clone(),
+        failed: FirstFailure::default(),
     });
     let compactor = tokio::spawn(compact_forever(repository.clone(), target.name.clone(), work.reporter.clone()));
     let done = work.plugin.archive(work.context("archive"), sink.clone()).await;
     compactor.abort();
-    done?;
+    sink.failed.judge(done)?;
     Ok(ArchiveSummary {
         tail: sink.tail(),
         pieces: sink.pieces.load(Ordering::Relaxed),
@@ -90,13 +91,29 @@ struct Sink {
     bytes: AtomicU64,
     confirmed: Lock<Option<Instant>>,
     reporter: Arc<dyn Reporter>,
+    /// Since the store last took something.
+    failed: FirstFailure,
+}
+
+impl Sink {
+    /// What the plugin hears. What the store took makes good what it refused before: a plugin
+    /// may well try again.
+    fn answer<T>(&self, done: Result<T, LogError>) -> Result<T, EngineError> {
+        match done {
+            Ok(done) => {
+                self.failed.forget();
+                Ok(done)
+            }
+            Err(error) => Err(self.failed.log(error)),
+        }
+    }
 }
 
 #[async_trait]
 impl LogSink for Sink {
     async fn identify(&self, identity: &str) -> Result<(), EngineError> {
         let mut log = self.log.lock().await;
-        log.identify(&self.engine, identity).await.map_err(|error| log_to_engine(&error))
+        self.answer(log.identify(&self.engine, identity).await)
     }
 
     fn tail(&self) -> Option<Position> {
@@ -106,7 +123,7 @@ impl LogSink for Sink {
     async fn append(&self, segment: Segment, body: Bytes) -> Result<(), EngineError> {
         let mut log = self.log.lock().await;
         let length = segment.length();
-        log.append(&segment, body).await.map_err(|error| log_to_engine(&error))?;
+        self.answer(log.append(&segment, body).await)?;
         *self.tail.lock().unwrap_or_else(PoisonError::into_inner) = log.tail().cloned();
         self.pieces.fetch_add(1, Ordering::Relaxed);
         let bytes = self.bytes.fetch_add(length, Ordering::Relaxed) + length;
@@ -127,11 +144,11 @@ impl LogSink for Sink {
             return Ok(());
         }
         let log = self.log.lock().await;
-        log.confirm(&at, when).await.map_err(|error| log_to_engine(&error))
+        self.answer(log.confirm(&at, when).await)
     }
 
     async fn put_note(&self, name: &str, bytes: Bytes) -> Result<(), EngineError> {
         let log = self.log.lock().await;
-        log.put_note(name, bytes).await.map_err(|error| log_to_engine(&error))
+        self.answer(log.put_note(name, bytes).await)
     }
 }

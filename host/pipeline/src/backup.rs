@@ -2,7 +2,7 @@
 
 use crate::{
     catalog,
-    failure::to_engine,
+    failure::{log_to_engine, to_engine},
     identity::Identity,
     job::{BackupSummary, Failure, FailureKind, RepositorySpec},
     repository,
@@ -10,23 +10,27 @@ use crate::{
 };
 use async_trait::async_trait;
 use backstay_core::{Backup, BackupManifest, MANIFEST_PATH, RelativePath};
-use backstay_repo::{BackupOptions, BackupSession, FileAttributes, RepoError, SnapshotMeta, log::LogChain};
+use backstay_repo::{
+    BackupOptions, BackupSession, FileAttributes, Parent, RepoError, RepoErrorKind, SnapshotMeta, Totals,
+    log::{LogChain, LogError},
+};
 use backstay_sandbox::{
-    Attributes, BackupReport, BackupSink, Body, Description, EngineError, EngineErrorKind, Method, Node, NodeKind,
-    Reporter,
+    Attributes, BackupReport, BackupSink, Body, Description, EngineError, EngineErrorKind, Found, Method, Node,
+    NodeKind, Patch, Patched, Reporter, Witness,
 };
 use bytes::Bytes;
-use futures::stream;
+use futures::{StreamExt, TryStreamExt, stream};
 use std::{
     collections::BTreeSet,
     fs::File,
+    io,
     sync::{Arc, Mutex, PoisonError},
 };
 
 /// Random bytes in a backup's label.
 const LABEL_BYTES: usize = 8;
 
-pub(crate) async fn run(work: &Work, method: Option<String>) -> Result<BackupSummary, Failure> {
+pub(crate) async fn run(work: &Work, method: Option<String>, reread: bool) -> Result<BackupSummary, Failure> {
     let target = &work.spec.target;
     let description = work::describe(&work.plugin, work.reporter.clone()).await?;
     let method = choose(&description, method.as_deref())?;
@@ -36,9 +40,15 @@ pub(crate) async fn run(work: &Work, method: Option<String>) -> Result<BackupSum
     let parent = catalog::backups(&repository, &target.name)
         .await?
         .into_iter()
-        .rfind(|backup| backup.manifest.method == method.name && backup.manifest.engine == target.engine);
+        .rfind(|backup| method.may_follow(&backup.manifest.method) && backup.manifest.engine == target.engine);
     let started = work.reporter.now();
-    let session = repository.backup(BackupOptions::default()).await?;
+    let before = parent
+        .as_ref()
+        .map(|parent| Parent { id: parent.id.clone(), begun: Some(parent.manifest.started).filter(|_| !reread) });
+    let session = match before {
+        Some(parent) => repository.backup_after(BackupOptions::default(), parent).await?,
+        None => repository.backup(BackupOptions::default()).await?,
+    };
     let sink = Arc::new(Sink::new(session, Identity::new(log, &target.engine), parent.as_ref()));
     let label = format!("backstay {}", random_label()?);
     let port: Arc<dyn BackupSink> = sink.clone();
@@ -48,7 +58,7 @@ pub(crate) async fn run(work: &Work, method: Option<String>) -> Result<BackupSum
     let Some(sink) = Arc::into_inner(sink) else {
         return Err(Failure::new(FailureKind::Failed, "failed to close the backup: a plugin call outlived its plugin"));
     };
-    let Sink { session, identity, stored, failed, .. } = sink;
+    let Sink { session, identity, stored, failed, found, .. } = sink;
     let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
     let report = match (failed, reported) {
         (None, Ok(report)) => report,
@@ -62,6 +72,7 @@ pub(crate) async fn run(work: &Work, method: Option<String>) -> Result<BackupSum
         }
     };
     let stored = stored.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
     let (known, log) = identity.into_parts();
     if let Err(reason) = check_report(&report, &stored, known.as_deref(), &log) {
         session.abandon().await?;
@@ -89,6 +100,8 @@ pub(crate) async fn run(work: &Work, method: Option<String>) -> Result<BackupSum
         volumes: report.volumes,
         bytes: stored.bytes,
         files: stored.files,
+        findings: found.named,
+        more_findings: found.more,
         notes: report.notes,
     };
     commit(session, manifest, parent).await
@@ -119,7 +132,8 @@ async fn commit(
         ..SnapshotMeta::default()
     };
     let committed = session.commit(meta).await?;
-    Ok(BackupSummary { id: committed.id, manifest, uploaded: committed.totals.uploaded })
+    let Totals { uploaded, unread_bytes, .. } = committed.totals;
+    Ok(BackupSummary { id: committed.id, manifest, uploaded, unread: unread_bytes })
 }
 
 pub(crate) fn repository_of(spec: &Option<RepositorySpec>) -> Result<&RepositorySpec, Failure> {
@@ -186,8 +200,9 @@ struct Stored {
 struct Sink {
     session: BackupSession,
     identity: Identity,
-    parent_notes: Option<String>,
+    parent: Option<Backup>,
     stored: Mutex<Stored>,
+    found: Mutex<Found>,
     /// The first failure of the repository: no backup after that, whatever the plugin says.
     failed: Mutex<Option<Failure>>,
 }
@@ -197,8 +212,9 @@ impl Sink {
         Self {
             session,
             identity,
-            parent_notes: parent.map(|parent| parent.manifest.notes.clone()),
+            parent: parent.cloned(),
             stored: Mutex::default(),
+            found: Mutex::default(),
             failed: Mutex::default(),
         }
     }
@@ -208,6 +224,16 @@ impl Sink {
         let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
         failed.get_or_insert_with(|| error.into());
         told
+    }
+
+    /// What was wrong with a file is so still, when it was not read again.
+    fn found_before(&self, path: &RelativePath) {
+        let Some(parent) = &self.parent else { return };
+        let named = parent.manifest.findings.iter().filter(|finding| finding.path == path.as_str());
+        let named: Vec<_> = named.cloned().collect();
+        if !named.is_empty() {
+            self.found(Found { named, more: 0 });
+        }
     }
 
     fn note(&self, path: &RelativePath, bytes: Option<u64>) {
@@ -223,7 +249,10 @@ impl Sink {
 #[async_trait]
 impl BackupSink for Sink {
     async fn identify(&self, identity: &str) -> Result<(), EngineError> {
-        self.identity.tell(identity).await
+        self.identity.tell(identity).await.map_err(|error| match error {
+            LogError::Repo(error) => self.poison(error),
+            error => log_to_engine(&error),
+        })
     }
 
     async fn put_file(&self, path: RelativePath, attributes: Attributes, body: Body) -> Result<u64, EngineError> {
@@ -234,12 +263,52 @@ impl BackupSink for Sink {
         Ok(stored.bytes)
     }
 
-    async fn put_local(&self, path: RelativePath, attributes: Attributes, file: File) -> Result<u64, EngineError> {
+    async fn put_local(
+        &self,
+        path: RelativePath,
+        attributes: Attributes,
+        file: File,
+        witness: Option<Arc<dyn Witness>>,
+    ) -> Result<u64, EngineError> {
         refuse_reserved(&path)?;
         let attributes = FileAttributes { mode: attributes.mode, modified: attributes.modified };
-        let stored = self.session.put_local(&path, attributes, file).await.map_err(|error| self.poison(error))?;
+        let looking = witness.map(|witness| Arc::new(Looking(witness)) as Arc<dyn backstay_repo::Witness>);
+        let stored = self.session.put_local(&path, attributes, file, looking).await;
+        let stored = stored.map_err(|error| self.poison(error))?;
+        if stored.unread {
+            self.found_before(&path);
+        }
         self.note(&path, Some(stored.bytes));
         Ok(stored.bytes)
+    }
+
+    async fn put_patched(
+        &self,
+        path: RelativePath,
+        attributes: Attributes,
+        patch: Patch,
+        body: Body,
+    ) -> Result<Patched, EngineError> {
+        refuse_reserved(&path)?;
+        let attributes = FileAttributes { mode: attributes.mode, modified: attributes.modified };
+        let Patch { bytes, inherited, ranges, parent_crc32c } = patch;
+        let patch = backstay_repo::Patch { bytes, inherited, ranges, parent_crc32c };
+        let stored = self.session.put_patched(&path, attributes, patch, body).await;
+        let stored = stored.map_err(|error| self.poison(error))?;
+        self.note(&path, Some(stored.bytes));
+        Ok(Patched { bytes: stored.bytes, crc32c: stored.crc32c })
+    }
+
+    fn found(&self, found: Found) {
+        for finding in &found.named {
+            tracing::warn!("{finding}; it is in the backup as it was read");
+        }
+        if found.more > 0 {
+            tracing::warn!("{} more places look wrong", found.more);
+        }
+        let mut all = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        all.named.extend(found.named);
+        all.more += found.more;
     }
 
     async fn put_node(&self, node: Node) -> Result<(), EngineError> {
@@ -258,7 +327,22 @@ impl BackupSink for Sink {
     }
 
     fn parent_notes(&self) -> Option<String> {
-        self.parent_notes.clone()
+        self.parent.as_ref().map(|parent| parent.manifest.notes.clone())
+    }
+
+    fn parent_read(&self, path: RelativePath) -> Body {
+        let session = self.session.clone();
+        let body = async move { session.parent_read(&path).await.map_err(|error| io::Error::other(to_engine(&error))) };
+        stream::once(body).try_flatten().boxed()
+    }
+}
+
+/// A plugin's look at a file, as the repository asks for it.
+struct Looking(Arc<dyn Witness>);
+
+impl backstay_repo::Witness for Looking {
+    fn look(&self, offset: u64, bytes: &[u8], last: bool) -> Result<bool, RepoError> {
+        self.0.look(offset, bytes, last).map_err(|error| RepoError::new(RepoErrorKind::Source, error.message))
     }
 }
 

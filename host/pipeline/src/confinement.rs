@@ -1,6 +1,9 @@
 //! What one job opens, and what it keeps the right to do.
 
-use crate::job::{Failure, FailureKind, Job, JobSpec};
+use crate::{
+    destinations,
+    job::{Failure, FailureKind, Job, JobSpec},
+};
 use backstay_sandbox::{DirectoryInner, Rights};
 use cap_std::{ambient_authority, fs::Dir};
 use std::{
@@ -28,12 +31,8 @@ pub(crate) fn open(spec: &JobSpec) -> Result<Opened, Failure> {
         directories.insert(name.clone(), opened);
     }
     let mut restore_into = None;
-    if let Job::Restore(restore) = &spec.job
-        && !restore.delta
-    {
-        for folder in std::iter::once(&restore.into).chain(restore.volumes.values()) {
-            refuse_occupied(folder)?;
-        }
+    if let Job::Restore(restore) = &spec.job {
+        destinations::check(restore)?;
     }
     if let Job::Restore(restore) = &spec.job
         && !restore.dry_run
@@ -60,23 +59,6 @@ pub(crate) fn open_volume(path: &Path) -> Result<Arc<DirectoryInner>, Failure> {
 fn open_folder(path: &Path, writable: bool, volumes: BTreeMap<String, PathBuf>) -> io::Result<Arc<DirectoryInner>> {
     let dir = Arc::new(Dir::open_ambient_dir(path, ambient_authority())?);
     Ok(Arc::new(DirectoryInner { dir, writable, location: path.to_owned(), volumes }))
-}
-
-/// A restore overwrites nothing that it was not told to.
-fn refuse_occupied(path: &Path) -> Result<(), Failure> {
-    let occupied = match fs::read_dir(path) {
-        Ok(mut entries) => entries.next().is_some(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-        Err(error) => return Err(failed("look into", path, &error)),
-    };
-    if occupied {
-        return Err(Failure::new(
-            FailureKind::Usage,
-            format!("failed to restore into {}: it is not empty", path.display()),
-        )
-        .hint("choose an empty folder, or add --delta when it holds an older state of this database"));
-    }
-    Ok(())
 }
 
 fn make(path: &Path) -> Result<(), Failure> {

@@ -1,8 +1,6 @@
 //! Which database a target is: said by the plugin first thing, and never another one.
 
-use crate::failure::log_to_engine;
-use backstay_repo::log::LogChain;
-use backstay_sandbox::EngineError;
+use backstay_repo::log::{LogChain, LogResult};
 use tokio::sync::Mutex;
 
 /// A target's identity, kept beside its log from the first backup or piece on.
@@ -18,10 +16,10 @@ impl Identity {
 
     /// Refused with `conflict` when the target is known to be another database: a backup of
     /// one database and the log of another must never meet in a restore.
-    pub(crate) async fn tell(&self, identity: &str) -> Result<(), EngineError> {
+    pub(crate) async fn tell(&self, identity: &str) -> LogResult<()> {
         let mut inner = self.inner.lock().await;
         let (known, log) = &mut *inner;
-        log.identify(&self.engine, identity).await.map_err(|error| log_to_engine(&error))?;
+        log.identify(&self.engine, identity).await?;
         *known = Some(identity.to_owned());
         Ok(())
     }

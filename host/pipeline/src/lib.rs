@@ -16,10 +16,15 @@ mod backup;
 mod backup_source;
 pub mod catalog;
 mod confinement;
+#[cfg(test)]
+mod damage;
+mod destinations;
 mod failure;
+mod first_failure;
 mod identity;
 mod inspect;
 mod job;
+mod limits;
 mod log_source;
 mod reporter;
 pub mod repository;

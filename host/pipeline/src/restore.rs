@@ -4,6 +4,7 @@ use crate::{
     backup::repository_of,
     backup_source::Source,
     catalog, confinement,
+    first_failure::FirstFailure,
     job::{Event, Failure, FailureKind, RestoreSpec, RestoreSummary, RestoreTo},
     log_source::Stretch,
     repository,
@@ -51,6 +52,8 @@ async fn with_lock(work: &Work, spec: &RestoreSpec, repository: &Repository) -> 
         plan,
         dry_run: spec.dry_run,
         volumes,
+        // The parent knows: this process may not look into folders that it learned of just now.
+        swept: Vec::new(),
         files: 0,
         bytes: 0,
         kept_bytes: 0,
@@ -82,9 +85,10 @@ async fn perform(
         .ok_or_else(|| Failure::new(FailureKind::Failed, "the folder to restore into was not opened"))?;
     let reader = repository.open_snapshot(&backup.id).await?;
     let notes = backup.manifest.notes.clone();
-    let source = Arc::new(Source::new(reader, notes, backup.manifest.bytes, work.reporter.clone()));
+    let failed = Arc::new(FirstFailure::default());
+    let source = Arc::new(Source::new(reader, notes, backup.manifest.bytes, work.reporter.clone(), failed.clone()));
     let plan = &summary.plan;
-    let stretch = Arc::new(Stretch::new(log, plan.pieces.clone()));
+    let stretch = Arc::new(Stretch::new(log, plan.pieces.clone(), failed.clone()));
     let job = RestoreJob {
         target: told(spec, plan),
         inclusive: spec.inclusive,
@@ -96,7 +100,8 @@ async fn perform(
     for volume in &summary.volumes {
         context.directories.insert(volume.name.clone(), confinement::open_volume(Path::new(&volume.location))?);
     }
-    let report = work.plugin.restore(context, job, source.clone(), Some(stretch.clone()), into).await?;
+    let report = work.plugin.restore(context, job, source.clone(), Some(stretch.clone()), into).await;
+    let report = failed.judge(report)?;
     let placed = source.placed();
     summary.files = placed.files;
     summary.bytes = placed.bytes;
@@ -156,9 +161,14 @@ fn volumes(backup: &Backup, spec: &RestoreSpec) -> Result<Vec<Volume>, Failure> 
     let chosen = known.iter().map(|volume| {
         let location = spec.volumes.get(&volume.name).or_else(|| spec.volumes.get(&volume.title));
         let location = location.map_or_else(|| volume.location.clone(), |path| path.display().to_string());
-        Volume { location, ..volume.clone() }
+        if !Path::new(&location).is_absolute() {
+            let message = format!("failed to restore volume `{}`: the backup knows no folder for it", volume.title);
+            return Err(Failure::new(FailureKind::Usage, message)
+                .hint(format!("choose an empty folder with --map {}=DIR", volume.name)));
+        }
+        Ok(Volume { location, ..volume.clone() })
     });
-    Ok(chosen.collect())
+    chosen.collect()
 }
 
 /// Positions, transactions and names mean something only to the engine.
@@ -180,9 +190,10 @@ async fn resolve(work: &Work, spec: &RestoreSpec, backups: &[Backup], log: &Arc<
     // Newest backup first: a name that was used twice means its last use.
     for stretch in stretches(backups, log.chain()) {
         work.reporter.progress("search", 0, None);
-        let source = Arc::new(Stretch::new(log.clone(), stretch));
-        let found = work.plugin.locate(without_grants(work, "locate"), native(&spec.to), Some(source)).await?;
-        if let Some(place) = found {
+        let failed = Arc::new(FirstFailure::default());
+        let source = Arc::new(Stretch::new(log.clone(), stretch, failed.clone()));
+        let found = work.plugin.locate(without_grants(work, "locate"), native(&spec.to), Some(source)).await;
+        if let Some(place) = failed.judge(found)? {
             return Ok(as_target(place, label));
         }
     }

@@ -63,7 +63,7 @@ pub(crate) async fn perform(
     let job = async {
         match work.spec.job.clone() {
             Job::Inspect => inspect::run(&work).await.map(JobResult::Inspect),
-            Job::Backup { method } => backup::run(&work, method).await.map(JobResult::Backup),
+            Job::Backup { method, reread } => backup::run(&work, method, reread).await.map(JobResult::Backup),
             Job::Archive { accept_gap } => archive::run(&work, accept_gap).await.map(JobResult::Archive),
             Job::Restore(restore) => restore::run(&work, &restore).await.map(JobResult::Restore),
         }

@@ -56,6 +56,7 @@ mod quote;
 mod read;
 mod repository;
 mod snapshot;
+mod stamp;
 pub mod store;
 mod tree;
 mod write;
@@ -69,6 +70,10 @@ pub use lock::{Lock, LockKind};
 pub use read::{PlaceOptions, PlaceProgress, PlaceSummary, SnapshotReader};
 pub use repository::{InitOptions, Repository};
 pub use snapshot::{Snapshot, SnapshotMeta};
+pub use stamp::FileStamp;
 pub use store::{ObjectInfo, RetryPolicy, Store, StoreConfig};
 pub use tree::{Node, NodeKind};
-pub use write::{BackupOptions, BackupSession, Chunking, Committed, FileAttributes, StoredFile, Totals};
+pub use write::{
+    BackupOptions, BackupSession, Chunking, Committed, FileAttributes, Parent, Patch, PatchedFile, StoredFile, Totals,
+    Witness,
+};

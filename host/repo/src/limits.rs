@@ -68,6 +68,15 @@ pub const CHUNK_BYTES_MIN: usize = 16 << 10;
 pub const CHUNK_BYTES_MAX: usize = 8 << 20;
 /// Plaintext that one job on a blocking thread works on: a job costs about 10 µs to start.
 pub const BATCH_BYTES: usize = 1 << 20;
+/// How often a file that shrinks and grows again while it is read is read anew.
+pub const LOCAL_READS_MAX: u32 = 5;
+/// How often a range is read until whoever looks at it is content: a page that a database is just writing is whole
+/// a moment later.
+pub const LOOKS_MAX: u32 = 3;
+/// The pause before a range is read again: a write of a page takes microseconds, under load milliseconds.
+pub const LOOK_PAUSE: Duration = Duration::from_millis(20);
+/// Chunks of the parent read ahead while a file is patched: hides the latency of a store, costs 2 MiB.
+pub const PATCH_READS_MAX: usize = 16;
 /// Packs on their way to a store at the same time: enough to hide latency of S3.
 pub const UPLOADS_MAX: usize = 6;
 /// Longest content list of one file: 2 TiB of 128 KiB chunks.

@@ -9,6 +9,7 @@
 //! not compare them, so writer and check here do.
 
 use crate::quote::{quote, unquote};
+use crate::stamp::FileStamp;
 use crate::{Id, RepoError, RepoErrorKind, Result, document};
 use backstay_core::{RelativePath, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -45,6 +46,8 @@ pub(crate) struct TreeNode {
     uid: u32,
     #[serde(default)]
     gid: u32,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    inode: u64,
     #[serde(default, skip_serializing_if = "is_zero")]
     size: u64,
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -106,6 +109,8 @@ pub struct Node {
     pub modified: Timestamp,
     /// What it is.
     pub kind: NodeKind,
+    /// Of a file that was read from a machine: what tells that it has not changed since.
+    pub stamp: Option<FileStamp>,
 }
 
 impl Tree {
@@ -138,6 +143,7 @@ impl TreeNode {
             ctime: modified.to_string(),
             uid: 0,
             gid: 0,
+            inode: 0,
             size: 0,
             links: 0,
             linktarget: String::new(),
@@ -167,6 +173,24 @@ impl TreeNode {
         node
     }
 
+    /// With what tells whether the file it was read from has changed.
+    pub(crate) fn stamped(mut self, stamp: Option<FileStamp>) -> Self {
+        if let Some(FileStamp { inode, modified, changed }) = stamp {
+            self.inode = inode;
+            self.mtime = modified.to_string();
+            self.ctime = changed.to_string();
+        }
+        self
+    }
+
+    fn stamp(&self) -> Option<FileStamp> {
+        Some(FileStamp {
+            inode: Some(self.inode).filter(|inode| *inode != 0)?,
+            modified: self.mtime.parse().ok()?,
+            changed: self.ctime.parse().ok()?,
+        })
+    }
+
     /// The node as a reader wants it; refuses names that could leave the folder.
     pub(crate) fn read(self, parent: Option<&RelativePath>) -> Result<Node> {
         let damaged = |why: String| RepoError::new(RepoErrorKind::Damaged, why);
@@ -177,6 +201,7 @@ impl TreeNode {
             Some(parent) => parent.join(&path).map_err(|error| damaged(error.to_string()))?,
             None => path,
         };
+        let stamp = self.stamp();
         let kind = match self.kind.as_str() {
             "file" => NodeKind::File { bytes: self.size, content: self.content.unwrap_or_default() },
             "dir" => NodeKind::Directory {
@@ -187,7 +212,7 @@ impl TreeNode {
         };
         // Times before 1970 mean that nobody knew.
         let modified = self.mtime.parse().unwrap_or(Timestamp::EPOCH);
-        Ok(Node { path, mode: unix_mode(self.mode), modified, kind })
+        Ok(Node { path, mode: unix_mode(self.mode), modified, kind, stamp })
     }
 }
 

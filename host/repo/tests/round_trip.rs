@@ -170,7 +170,7 @@ async fn a_file_of_this_machine_is_stored_as_the_same_bytes_that_stream_in() {
             let bytes = noise(number as u64, length);
             std::fs::write(folder.path().join("file"), &bytes).unwrap();
             let file = std::fs::File::open(folder.path().join("file")).unwrap();
-            let local = session.put_local(&path(&format!("local/{number}")), attributes(), file).await.unwrap();
+            let local = session.put_local(&path(&format!("local/{number}")), attributes(), file, None).await.unwrap();
             let streamed = path(&format!("streamed/{number}"));
             let streamed = session.put_file(&streamed, attributes(), body(&bytes, 1 << 18)).await.unwrap();
             assert_eq!(local.bytes, streamed.bytes);
@@ -185,6 +185,67 @@ async fn a_file_of_this_machine_is_stored_as_the_same_bytes_that_stream_in() {
     }
 }
 
+/// Backs `folder/file` up after `parent`; answers the backup, its bytes, and how many of them were not read.
+async fn after(repository: &Repository, parent: Option<Parent>, folder: &Path) -> (Committed, Vec<u8>, u64) {
+    let session = match parent {
+        Some(parent) => repository.backup_after(BackupOptions::default(), parent).await.unwrap(),
+        None => repository.backup(BackupOptions::default()).await.unwrap(),
+    };
+    let file = std::fs::File::open(folder.join("file")).unwrap();
+    session.put_local(&path("data/base/file"), attributes(), file, None).await.unwrap();
+    let backup = session.commit(meta()).await.unwrap();
+    let reader = repository.open_snapshot(&backup.id).await.unwrap();
+    let bytes = reader.read_all(&path("data/base/file"), 1 << 30).await.unwrap();
+    let unread = backup.totals.unread_bytes;
+    (backup, bytes, unread)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_as_before_is_not_read_again_and_any_other_is() {
+    let repository = in_memory().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    std::fs::write(&file, noise(1, 300_000)).unwrap();
+    // The clock of the test: long after every write, as an hour between backups would be.
+    let later = |hours: u64| {
+        Timestamp::from_micros(Timestamp::from(std::time::SystemTime::now()).as_micros() + hours * 3_600_000_000)
+    };
+
+    let (first, _, unread) = after(&repository, None, folder.path()).await;
+    assert_eq!(unread, 0);
+    let parent = |backup: &Committed, begun| Some(Parent { id: backup.id.clone(), begun: Some(begun) });
+    let (second, bytes, unread) = after(&repository, parent(&first, later(1)), folder.path()).await;
+    assert_eq!((bytes, unread), (noise(1, 300_000), 300_000), "nothing happened to it");
+
+    // The parent looked at the file in the moment of its last write: a later one may not show.
+    let (_, _, unread) = after(&repository, parent(&second, later(0)), folder.path()).await;
+    assert_eq!(unread, 0);
+
+    // One byte, and the time of the content put back as somebody who hides it would.
+    let before = std::fs::metadata(&file).unwrap().modified().unwrap();
+    let mut changed = noise(1, 300_000);
+    changed[200_000] ^= 1;
+    std::fs::write(&file, &changed).unwrap();
+    std::fs::File::options().write(true).open(&file).unwrap().set_modified(before).unwrap();
+    let (third, bytes, unread) = after(&repository, parent(&second, later(1)), folder.path()).await;
+    assert_eq!((bytes == changed, unread), (true, 0));
+
+    // Another file of the same length and time in its place.
+    let other = folder.path().join("other");
+    std::fs::write(&other, noise(2, 300_000)).unwrap();
+    std::fs::File::options().write(true).open(&other).unwrap().set_modified(before).unwrap();
+    std::fs::rename(&other, &file).unwrap();
+    let (fourth, bytes, unread) = after(&repository, parent(&third, later(1)), folder.path()).await;
+    assert_eq!((bytes == noise(2, 300_000), unread), (true, 0));
+
+    // A parent that is gone is no reason to fail.
+    let nobody = Some(Parent { id: "00".repeat(32).parse().unwrap(), begun: Some(later(1)) });
+    let (_, _, unread) = after(&repository, nobody, folder.path()).await;
+    assert_eq!(unread, 0);
+    let (_, _, unread) = after(&repository, parent(&fourth, later(1)), folder.path()).await;
+    assert_eq!(unread, 300_000);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_cannot_be_read_fails_alone() {
     let repository = in_memory().await;
@@ -192,7 +253,7 @@ async fn a_file_that_cannot_be_read_fails_alone() {
     let folder = tempfile::tempdir().unwrap();
     // A folder opens like a file, and every read of it fails.
     let unreadable = std::fs::File::open(folder.path()).unwrap();
-    let error = session.put_local(&path("data/folder"), attributes(), unreadable).await.unwrap_err();
+    let error = session.put_local(&path("data/folder"), attributes(), unreadable, None).await.unwrap_err();
     assert_eq!(error.kind(), RepoErrorKind::Source);
     session.put_file(&path("data/folder"), attributes(), body(b"whole", 2)).await.unwrap();
     session.commit(meta()).await.unwrap();

@@ -10,6 +10,7 @@ wasmtime::component::bindgen!({
         "backstay:engine/grants.[method]directory.entries": store | trappable,
         "backstay:engine/grants.[method]directory.read": store | trappable,
         "backstay:engine/grants.[method]process.stdout": store | trappable,
+        "backstay:engine/backup-set.[method]backup-writer.parent-read": store | trappable,
         "backstay:engine/log-archive.[method]log-reader.segments": store | trappable,
         "backstay:engine/log-archive.[method]log-reader.read": store | trappable,
         "backstay:engine/restore-set.[method]backup-reader.nodes": store | trappable,

@@ -94,10 +94,12 @@ impl Connection {
     }
 
     fn broken(&self, error: &io::Error) -> EngineError {
-        EngineError::new(
-            EngineErrorKind::Unreachable,
-            format!("connection to {} broke: {}", self.grant.address, plain_words(error)),
-        )
+        tls::refused(error).unwrap_or_else(|| {
+            EngineError::new(
+                EngineErrorKind::Unreachable,
+                format!("connection to {} broke: {}", self.grant.address, plain_words(error)),
+            )
+        })
     }
 }
 

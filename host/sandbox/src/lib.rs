@@ -26,6 +26,7 @@ mod find;
 mod grants;
 mod header;
 mod identified;
+mod inspection;
 mod limits;
 mod log;
 mod log_gate;
@@ -46,8 +47,12 @@ pub use error::{EngineError, EngineErrorKind, SandboxError};
 pub use find::{Installed, find, folders, installed};
 pub use grants::{CredentialGrant, DirectoryGrant, EndpointGrant, Grants};
 pub use header::Header;
+pub use inspection::Found;
 pub use limits::Limits;
 pub use plugin::{COMPILE_WALL, Place, Plugin, RecoveryTarget, RestoreJob, compile, is_compiled};
-pub use ports::{Attributes, BackupSink, BackupSource, Body, LogSink, LogSource, Node, NodeKind, Placed, Reporter};
+pub use ports::{
+    Attributes, BackupSink, BackupSource, Body, LogSink, LogSource, Node, NodeKind, Patch, Patched, Placed, Reporter,
+    Witness,
+};
 pub use report::{BackupReport, Description, Facts, GrantKind, GrantRequest, Method, RestoreReport};
 pub use state::JobContext;

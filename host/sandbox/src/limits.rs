@@ -50,10 +50,22 @@ pub(crate) const DIAL: Duration = Duration::from_secs(20);
 pub(crate) const HANDSHAKE: Duration = Duration::from_secs(20);
 /// How long a tool has to end after it was asked to.
 pub(crate) const TERMINATE: Duration = Duration::from_secs(10);
+/// How long what a tool said last is waited for once it has ended: it lies in a pipe already.
+pub(crate) const STDERR_REST: Duration = Duration::from_secs(1);
 /// What is kept of a tool's standard error.
 pub(crate) const STDERR_BYTES_MAX: usize = 64 << 10;
 /// Files of a granted folder being stored at once.
 pub(crate) const TREE_FILES_AT_ONCE: usize = 8;
+
+/// Bytes of a file shown to `inspect-part` at once; the contract's number.
+pub(crate) const INSPECTED_BYTES_MAX: usize = 1 << 20;
+/// Findings of a backup that are kept by file and place; the rest is counted. A disk that rots in more places than
+/// this needs no list.
+pub(crate) const FINDINGS_MAX: usize = 1000;
+/// What `put-tree` passes on to `inspect-part`; the contract's number.
+pub(crate) const CONTEXT_BYTES_MAX: usize = 64 << 10;
+/// Ranges of one patch; the contract's number: every second page of a file of 4 GiB.
+pub(crate) const PATCH_RANGES_MAX: usize = 262_144;
 
 /// Log lines a plugin may write in a burst; refilled at [`LOG_LINES_PER_SECOND`].
 pub(crate) const LOG_LINES_BURST: u32 = 200;

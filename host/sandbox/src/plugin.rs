@@ -2,11 +2,12 @@
 
 use crate::{
     backup::BackupWriter,
-    bindings::{Plugin as Bound, exports::backstay::engine::engine as wit},
+    bindings::{Plugin as Bound, PluginPre, exports::backstay::engine::engine as wit},
     directory::{Directory, DirectoryInner},
     engine::{Ticker, engine},
     error::{EngineError, SandboxError},
     header::{Header, read_component},
+    inspection::Inspectors,
     limits,
     log::{LogReader, LogWriter},
     ports::{BackupSink, BackupSource, LogSink, LogSource},
@@ -23,7 +24,7 @@ use std::{
 };
 use wasmtime::{
     Engine, Store, UpdateDeadline,
-    component::{Accessor, Component, Linker},
+    component::{Accessor, Linker},
 };
 
 /// A plugin, ready to run.
@@ -31,9 +32,7 @@ pub struct Plugin {
     name: String,
     path: PathBuf,
     header: Header,
-    engine: Engine,
-    component: Component,
-    linker: Linker<State>,
+    pre: PluginPre<State>,
 }
 
 /// Where to restore to, in the engine's words.
@@ -128,8 +127,9 @@ impl Plugin {
         }
         let mut linker = Linker::new(&engine);
         Bound::add_to_linker::<State, HasState>(&mut linker, |state| state).map_err(failed)?;
+        let pre = linker.instantiate_pre(&component).and_then(PluginPre::new).map_err(failed)?;
         let name = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
-        Ok(Some(Self { name, path: path.to_owned(), header, engine, component, linker }))
+        Ok(Some(Self { name, path: path.to_owned(), header, pre }))
     }
 
     /// What the component file says of itself.
@@ -171,9 +171,12 @@ impl Plugin {
         sink: Arc<dyn BackupSink>,
     ) -> Result<BackupReport, SandboxError> {
         let job = wit::BackupJob { method: method.to_owned(), label: label.to_owned() };
+        let without_grants = context.without_grants("inspect-part");
+        let inspectors = Inspectors::new(&self.name, self.pre.clone(), without_grants);
         let report = self
             .run(context, None, async |accessor, bound| {
-                let writer = accessor.with(|mut access| access.get().table.push(BackupWriter::new(sink)))?;
+                let writer = BackupWriter::new(sink, inspectors);
+                let writer = accessor.with(|mut access| access.get().table.push(writer))?;
                 bound.backstay_engine_engine().call_backup(accessor, job, writer).await
             })
             .await?;
@@ -241,18 +244,10 @@ impl Plugin {
         call: impl AsyncFnOnce(&Accessor<State>, &Bound) -> wasmtime::Result<R>,
     ) -> Result<R, SandboxError> {
         let trapped = |reason: String| SandboxError::Trapped { plugin: self.name.clone(), reason };
-        let stall = Duration::from_secs(u64::from(context.limits.stall_seconds));
-        let mut store = Store::new(&self.engine, State::new(context, &self.name));
-        store.limiter(|state| &mut state.limiter);
-        store.set_hostcall_fuel(limits::HOSTCALL_BYTES_MAX);
-        store.set_max_component_handles(limits::HANDLES_MAX);
-        if let Some(table) = store.concurrent_resource_table() {
-            table.set_max_capacity(limits::HANDLES_MAX);
-        }
-        watch_for_stalls(&mut store, stall);
-        let _ticker = Ticker::start(&self.engine).map_err(|error| trapped(error.to_string()))?;
+        let mut store = store(self.pre.engine(), State::new(context, &self.name));
+        let _ticker = Ticker::start(self.pre.engine()).map_err(|error| trapped(error.to_string()))?;
         let whole = async {
-            let bound = Bound::instantiate_async(&mut store, &self.component, &self.linker).await?;
+            let bound = self.pre.instantiate_async(&mut store).await?;
             store.run_concurrent(async |accessor| call(accessor, &bound).await).await?
         };
         let result = match wall {
@@ -266,6 +261,20 @@ impl Plugin {
             trapped(reason.unwrap_or_else(|| trap_words(&error)))
         })
     }
+}
+
+/// A store with every limit on it. The engine's epoch must move while it runs.
+pub(crate) fn store(engine: &Engine, state: State) -> Store<State> {
+    let stall = Duration::from_secs(u64::from(state.context.limits.stall_seconds));
+    let mut store = Store::new(engine, state);
+    store.limiter(|state| &mut state.limiter);
+    store.set_hostcall_fuel(limits::HOSTCALL_BYTES_MAX);
+    store.set_max_component_handles(limits::HANDLES_MAX);
+    if let Some(table) = store.concurrent_resource_table() {
+        table.set_max_capacity(limits::HANDLES_MAX);
+    }
+    watch_for_stalls(&mut store, stall);
+    store
 }
 
 fn push_logs(
@@ -301,7 +310,7 @@ fn watch_for_stalls(store: &mut Store<State>, stall: Duration) {
 }
 
 /// The first line that tells people something: a wasm backtrace does not.
-fn trap_words(error: &wasmtime::Error) -> String {
+pub(crate) fn trap_words(error: &wasmtime::Error) -> String {
     let words = match error.downcast_ref::<wasmtime::Trap>() {
         Some(trap) => trap.to_string(),
         None => error.root_cause().to_string(),

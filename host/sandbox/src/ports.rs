@@ -1,12 +1,12 @@
 //! Where bytes go and come from: what the pipeline plugs in.
 
-use crate::error::EngineError;
+use crate::{error::EngineError, inspection::Found};
 use async_trait::async_trait;
 use backstay_core::{Position, RelativePath, Segment, Timestamp};
 use bytes::Bytes;
 use cap_std::fs::Dir;
 use futures::stream::BoxStream;
-use std::{fs::File, sync::Arc};
+use std::{fs::File, ops::Range, sync::Arc};
 
 /// Bytes on their way. An `Err` means they are not whole.
 pub type Body = BoxStream<'static, std::io::Result<Bytes>>;
@@ -53,6 +53,35 @@ pub struct Placed {
     pub kept_bytes: u64,
 }
 
+/// Somebody who sees a file's bytes before they are stored; called from threads that may block.
+pub trait Witness: Send + Sync + 'static {
+    /// Sees the bytes from `offset` on; answers whether they look right. Bytes that do not are read and shown
+    /// again, unless this is the `last` time.
+    fn look(&self, offset: u64, bytes: &[u8], last: bool) -> Result<bool, EngineError>;
+}
+
+/// How a file differs from the previous backup's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Patch {
+    /// Bytes that it has in the end.
+    pub bytes: u64,
+    /// How much of the previous file, from its begin, still counts; the rest is zeros where no range lies.
+    pub inherited: u64,
+    /// What is replaced: ascending, not overlapping, inside `bytes`.
+    pub ranges: Vec<Range<u64>>,
+    /// CRC-32C of the previous backup's file, where it is known.
+    pub parent_crc32c: Option<u32>,
+}
+
+/// What was stored of a patched file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patched {
+    /// Its bytes.
+    pub bytes: u64,
+    /// Their CRC-32C.
+    pub crc32c: u32,
+}
+
 /// The backup being written.
 #[async_trait]
 pub trait BackupSink: Send + Sync + 'static {
@@ -61,11 +90,29 @@ pub trait BackupSink: Send + Sync + 'static {
     /// Stores one file; answers its bytes.
     async fn put_file(&self, path: RelativePath, attributes: Attributes, body: Body) -> Result<u64, EngineError>;
     /// Stores one file of this machine, read on all cores; answers its bytes.
-    async fn put_local(&self, path: RelativePath, attributes: Attributes, file: File) -> Result<u64, EngineError>;
+    async fn put_local(
+        &self,
+        path: RelativePath,
+        attributes: Attributes,
+        file: File,
+        witness: Option<Arc<dyn Witness>>,
+    ) -> Result<u64, EngineError>;
+    /// Stores the previous backup's file with some ranges replaced by `body`.
+    async fn put_patched(
+        &self,
+        path: RelativePath,
+        attributes: Attributes,
+        patch: Patch,
+        body: Body,
+    ) -> Result<Patched, EngineError>;
+    /// Keeps with the backup what was found in it.
+    fn found(&self, found: Found);
     /// Stores a folder or a link.
     async fn put_node(&self, node: Node) -> Result<(), EngineError>;
     /// The engine's notes on the previous backup.
     fn parent_notes(&self) -> Option<String>;
+    /// One file's bytes of the previous backup.
+    fn parent_read(&self, path: RelativePath) -> Body;
 }
 
 /// The end of a target's log.

@@ -11,6 +11,7 @@ use crate::{
     error::{EngineError, EngineErrorKind},
     limits::{STREAM_BYTES_MAX, STREAM_CHUNKS_MAX, STREAM_ITEMS_MAX},
     ports::Body,
+    tls,
 };
 use bytes::{Buf, Bytes};
 use futures::{FutureExt, Stream, StreamExt, future::BoxFuture, stream};
@@ -337,6 +338,9 @@ fn tokio_stream<T: Send + 'static>(mut receiver: mpsc::Receiver<T>) -> impl Stre
 
 /// What an I/O error means to a plugin.
 pub(crate) fn from_io(error: &io::Error) -> EngineError {
+    if let Some(refused) = tls::refused(error) {
+        return refused;
+    }
     let kind = match error.kind() {
         io::ErrorKind::ConnectionReset
         | io::ErrorKind::ConnectionAborted

@@ -47,6 +47,16 @@ pub struct Method {
     pub summary: String,
     /// Grants it needs beyond the required ones.
     pub grants: Vec<String>,
+    /// Methods whose backups it may build on, beside its own.
+    #[serde(default, rename = "builds-on")]
+    pub builds_on: Vec<String>,
+}
+
+impl Method {
+    /// Whether a backup by `method` may be what this one builds on.
+    pub fn may_follow(&self, method: &str) -> bool {
+        self.name == method || self.builds_on.iter().any(|name| name == method)
+    }
 }
 
 /// Who a plugin is.
@@ -155,6 +165,7 @@ impl Description {
                     name: method.name,
                     summary: line(&method.summary),
                     grants: lines(method.grants),
+                    builds_on: lines(method.builds_on),
                 })
                 .collect(),
             has_log: matches!(raw.replay, wit::ReplayKind::AtStart),

@@ -40,6 +40,24 @@ pub struct JobContext {
     pub job: &'static str,
 }
 
+impl JobContext {
+    /// Makes contexts of the same job that grant nothing.
+    pub(crate) fn without_grants(&self, job: &'static str) -> impl Fn() -> JobContext + Send + Sync + 'static {
+        let (reporter, stop, limits, target) =
+            (self.reporter.clone(), self.stop.clone(), self.limits, self.target.clone());
+        move || JobContext {
+            config: "{}".to_owned(),
+            grants: Grants::default(),
+            directories: BTreeMap::new(),
+            reporter: reporter.clone(),
+            stop: stop.clone(),
+            limits,
+            target: target.clone(),
+            job,
+        }
+    }
+}
+
 /// The store's data.
 pub(crate) struct State {
     pub(crate) table: ResourceTable,

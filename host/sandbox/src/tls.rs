@@ -7,7 +7,7 @@ use crate::{
 };
 use aws_lc_rs::digest;
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
     client::{
         WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -15,7 +15,7 @@ use rustls::{
     crypto::{CryptoProvider, aws_lc_rs as provider},
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
 };
-use std::{path::Path, sync::Arc};
+use std::{io, path::Path, sync::Arc};
 use tokio_rustls::TlsConnector;
 
 /// How much of the server's certificate is checked.
@@ -36,6 +36,9 @@ pub(crate) async fn upgrade(
     let config = client_config(grant, verification)?;
     let name = server_name(grant, verification)?;
     let stream = TlsConnector::from(Arc::new(config)).connect(name, wire).await.map_err(|error| {
+        if let Some(refused) = refused(&error) {
+            return refused;
+        }
         let unverified = error
             .get_ref()
             .and_then(|inner| inner.downcast_ref::<rustls::Error>())
@@ -50,6 +53,32 @@ pub(crate) async fn upgrade(
     })?;
     let binding = stream.get_ref().1.peer_certificates().and_then(<[_]>::first).and_then(|c| end_point(c));
     Ok((Box::new(stream), binding))
+}
+
+/// A server that does not take our certificate, or wants one: as of TLS 1.3 it says so after the handshake, in place
+/// of its first answer.
+pub(crate) fn refused(error: &io::Error) -> Option<EngineError> {
+    let alert = match error.get_ref()?.downcast_ref::<rustls::Error>()? {
+        rustls::Error::AlertReceived(alert) => *alert,
+        _ => return None,
+    };
+    use AlertDescription as Alert;
+    let about_us = matches!(
+        alert,
+        Alert::NoCertificate
+            | Alert::BadCertificate
+            | Alert::UnsupportedCertificate
+            | Alert::CertificateRevoked
+            | Alert::CertificateExpired
+            | Alert::CertificateUnknown
+            | Alert::UnknownCA
+            | Alert::AccessDenied
+            | Alert::CertificateRequired
+    );
+    about_us.then(|| {
+        EngineError::new(EngineErrorKind::Denied, format!("the server refused our certificate: {alert:?}"))
+            .hint("give a certificate that the server's authority signed as `client-cert-file` and `client-key-file` of the endpoint")
+    })
 }
 
 fn server_name(grant: &EndpointGrant, verification: Verification) -> Result<ServerName<'static>, EngineError> {
@@ -206,6 +235,16 @@ impl ServerCertVerifier for Verifier {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_alert_about_our_certificate_is_a_refusal_and_others_are_not() {
+        let alert = |alert| io::Error::other(rustls::Error::AlertReceived(alert));
+        let refused_by = refused(&alert(AlertDescription::UnknownCA)).unwrap();
+        assert_eq!(refused_by.kind, EngineErrorKind::Denied);
+        assert!(refused_by.message.contains("certificate"));
+        assert!(refused(&alert(AlertDescription::InternalError)).is_none());
+        assert!(refused(&io::ErrorKind::ConnectionReset.into()).is_none());
+    }
 
     #[test]
     fn the_host_of_an_address_is_what_a_certificate_names() {

@@ -3,14 +3,18 @@
 //! | method | reads |
 //! |---|---|
 //! | `stream` | a base backup over the wire, every file's checksum verified |
-//! | `files` | the granted data folder, on all cores |
+//! | `files` | the granted data folder, on all cores, every page's checksum verified |
+//! | `incremental` | over the wire, only blocks that changed since the backup before (≥ 17) |
 //!
 //! A temporary slot keeps the log that the backup needs until it is inside, so a stock restore of
 //! the backup starts by itself.
 
+mod base;
 mod files;
 mod ledger;
 mod notes;
+mod pages;
+mod patching;
 mod stream;
 mod unpack;
 mod wal_watch;
@@ -28,14 +32,20 @@ use futures::future::{Either, select};
 use crate::connection::{Rows, Session, unexpected};
 use crate::refusal::{from_server, from_wire, wal_level_minimal};
 use crate::settings::Settings;
+use base::Base;
 pub use files::{DATA, TABLESPACE_GRANT, WAL};
 pub use notes::Notes;
+pub use pages::inspect_part;
+use stream::Scope;
 
 /// The method that copies over the wire.
 pub const STREAM: &str = "stream";
 
 /// The method that reads the data folder.
 pub const FILES: &str = "files";
+
+/// The method that copies what changed over the wire.
+pub const INCREMENTAL: &str = "incremental";
 
 /// The folder in the backup that holds the main folder.
 pub const MAIN: &str = "data";
@@ -47,10 +57,11 @@ pub const TABLESPACES: &str = "tablespaces";
 pub async fn backup(settings: &Settings, job: &BackupJob, into: &BackupWriter) -> Result<BackupReport> {
     let work = pin!(async {
         match job.method.as_str() {
-            STREAM => stream::backup(settings, job, into).await,
+            STREAM => stream::backup(settings, job, into, Scope::All).await,
+            INCREMENTAL => stream::backup(settings, job, into, Scope::Changes(Base::of(into).await?)).await,
             FILES => files::backup(settings, job, into).await,
             other => Err(Error::new(ErrorKind::Unsupported, format!("there is no method {other:?}"))
-                .hint(format!("use \"{STREAM}\" or \"{FILES}\""))),
+                .hint(format!("use \"{STREAM}\", \"{FILES}\" or \"{INCREMENTAL}\""))),
         }
     });
     let stop = pin!(host::stop_requested());

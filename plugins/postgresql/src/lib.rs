@@ -30,8 +30,9 @@ pub mod restore;
 pub mod settings;
 
 use backstay_sdk::{
-    BackupJob, BackupReader, BackupReport, BackupWriter, Description, Directory, Engine, Facts, GrantKind,
-    GrantRequest, LogReader, LogWriter, Method, Place, RecoveryTarget, ReplayKind, RestoreJob, RestoreReport, Result,
+    BackupJob, BackupReader, BackupReport, BackupWriter, Description, Directory, Engine, Facts, FilePart, Finding,
+    GrantKind, GrantRequest, LogReader, LogWriter, Method, Place, RecoveryTarget, ReplayKind, RestoreJob,
+    RestoreReport, Result,
 };
 use settings::Settings;
 
@@ -55,11 +56,21 @@ impl Engine for PostgreSql {
                     name: backup::STREAM.to_owned(),
                     summary: "BASE_BACKUP over a replication session, every file's checksum verified".to_owned(),
                     grants: Vec::new(),
+                    builds_on: Vec::new(),
                 },
                 Method {
                     name: backup::FILES.to_owned(),
-                    summary: "the data folder, read on all cores while the server is in backup mode".to_owned(),
+                    summary: "the data folder, read on all cores in backup mode, every page's checksum verified"
+                        .to_owned(),
                     grants: vec![backup::DATA.to_owned()],
+                    builds_on: Vec::new(),
+                },
+                Method {
+                    name: backup::INCREMENTAL.to_owned(),
+                    summary: "as stream, but only blocks that changed since the backup before (17 and later)"
+                        .to_owned(),
+                    grants: Vec::new(),
+                    builds_on: vec![backup::STREAM.to_owned()],
                 },
             ],
             replay: ReplayKind::AtStart,
@@ -84,6 +95,10 @@ impl Engine for PostgreSql {
 
     async fn backup(job: BackupJob, into: BackupWriter) -> Result<BackupReport> {
         backup::backup(&Settings::read()?, &job, &into).await
+    }
+
+    fn inspect_part(part: &FilePart, bytes: &[u8]) -> Result<Vec<Finding>> {
+        backup::inspect_part(part, bytes)
     }
 
     async fn archive(into: LogWriter) -> Result<()> {

@@ -42,3 +42,6 @@ pub const HISTORY_BYTES_MAX: usize = 1 << 20;
 /// Most commits of a backup's log that are remembered one by one, at 16 bytes each. A log
 /// file of 16 MiB holds at most half as many.
 pub const COMMITS_MAX: usize = 1 << 20;
+
+/// Bytes of a manifest in one message to the server, which takes up to a gigabyte: what a connection moves at once.
+pub const UPLOAD_BYTES: usize = 64 << 10;

@@ -32,6 +32,10 @@ fn judge(code: &str, message: &str) -> (ErrorKind, Option<&'static str>) {
                   (database \"replication\" for backups and archiving), then reload the server",
             ),
         ),
+        "28000" if message.contains("certificate") => (
+            Denied,
+            Some("set client-cert-file and client-key-file of the endpoint to a certificate that the server takes"),
+        ),
         "28000" => (Denied, Some("check that the role exists and may log in")),
         "42501" if message.contains("replication") || message.contains("WAL sender") => {
             (Denied, Some("give the role the right: ALTER ROLE … REPLICATION"))
@@ -60,6 +64,13 @@ fn judge(code: &str, message: &str) -> (ErrorKind, Option<&'static str>) {
         "55000" if message.contains("WAL level") || message.contains("wal_level") => {
             (BadConfig, Some("set wal_level to \"replica\" and restart the server"))
         }
+        "55000" if message.contains("WAL summarization") => {
+            (BadConfig, Some("set summarize_wal to on and reload the server; a backup by stream needs no summaries"))
+        }
+        "55000" if message.contains("WAL summaries are required") => (
+            Unsupported,
+            Some("the server's summaries do not reach back to the backup before: make one by stream, to build on"),
+        ),
         "55000" if message.contains("can no longer") || message.contains("invalidated") => {
             (Gap, Some("the server gave up the slot's log: drop the slot and make a new backup"))
         }
@@ -117,6 +128,7 @@ mod tests {
             ("28P01", "password authentication failed for user \"x\"", Denied, "password"),
             ("28000", "no pg_hba.conf entry for replication connection", Denied, "pg_hba.conf"),
             ("28000", "role \"x\" does not exist", Denied, "exists"),
+            ("28000", "connection requires a valid client certificate", Denied, "client-cert-file"),
             ("42501", "must be superuser or replication role to start walsender", Denied, "REPLICATION"),
             ("42501", "permission denied to start WAL sender", Denied, "REPLICATION"),
             ("53300", "number of requested standby connections exceeds max_wal_senders", Denied, "max_wal_senders"),

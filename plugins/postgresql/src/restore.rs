@@ -54,6 +54,9 @@ pub async fn restore(
     stop_at(&job.target)?;
     let maps = volumes(&job.volumes)?;
     check_destination(job, &notes, into).await?;
+    for (volume, oid) in &maps {
+        check_tablespace(job, volume, *oid, into).await?;
+    }
 
     from.place(MAIN, into, &[]).await?;
     for (volume, _) in &maps {
@@ -148,6 +151,25 @@ async fn check_destination(job: &RestoreJob, notes: &Notes, into: &Directory) ->
         }
     }
     Ok(())
+}
+
+/// Refuses to clear a folder that is no tablespace of the older state: what lies there would be lost.
+async fn check_tablespace(job: &RestoreJob, volume: &Volume, oid: u32, into: &Directory) -> Result<()> {
+    if host::open_directory(&volume.name)?.entries("").next().await?.is_none() {
+        return Ok(());
+    }
+    let link = into.stat(&format!("pg_tblspc/{oid}")).await?.map(|node| node.kind);
+    if job.delta
+        && let Some(NodeKind::Symlink(location)) = link
+        && location.trim_end_matches('/') == volume.location.trim_end_matches('/')
+    {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::BadConfig,
+        format!("{} is not empty, and is not where the folder's tablespace {} lies", volume.location, volume.title),
+    )
+    .hint("map the tablespace to an empty folder"))
 }
 
 /// The mode of the data folder's files: a cluster may let its group read.

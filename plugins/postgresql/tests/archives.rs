@@ -280,6 +280,27 @@ fn a_commit_waits_until_its_log_is_durable_here() {
 }
 
 #[test]
+fn an_impatient_server_hears_from_us_while_an_append_takes_long() {
+    let mut setup = setup();
+    setup.settings.push_str("\nwal_sender_timeout = 1s");
+    let cluster = Cluster::start(&setup);
+    cluster.sql("CREATE TABLE ledger (n int)");
+    let log = Rc::new(MemoryLog::default());
+    log.delay.set(Duration::from_secs(3));
+    let sender = || cluster.sql("SELECT string_agg(pid::text, ',') FROM pg_stat_replication WHERE state = 'streaming'");
+    let (archived, (before, after)) = archive_during(grants(&cluster, r#"{"flush-interval-ms": 50}"#), &log, || {
+        wait_until("streaming", || !sender().is_empty());
+        let before = sender();
+        cluster.sql("INSERT INTO ledger VALUES (1)");
+        wait_until_archived(&cluster);
+        (before, sender())
+    });
+    archived.unwrap();
+    assert!(!log.pieces.borrow().is_empty());
+    assert_eq!(before, after, "the server gave the session up, or we did");
+}
+
+#[test]
 fn a_server_that_restarts_is_followed_on() {
     let cluster = Cluster::start(&setup());
     cluster.sql("CREATE TABLE ledger (n int)");
@@ -546,4 +567,25 @@ fn tablespaces_come_up_where_the_operator_wants_them() {
         "SELECT n || ' ' || pg_tablespace_location(t.oid) FROM ledger, pg_tablespace t WHERE spcname = 'fast'",
     );
     assert_eq!(answer, format!("7 {}", place.display()));
+
+    // An older state's tablespace is reused where it lies; nothing else is cleared for it.
+    let run = |place: &Path, delta| {
+        let mut job = restore.job(RecoveryTarget::BackupEnd, true);
+        job.volumes = report.volumes.clone();
+        job.volumes[0].location = place.to_str().unwrap().to_owned();
+        job.delta = delta;
+        restore.try_run(job, scratch.path())
+    };
+    std::fs::remove_file(data.join("postmaster.pid")).ok();
+    run(&place, true).unwrap();
+    let mine = scratch.path().join("mine");
+    std::fs::create_dir(&mine).unwrap();
+    std::fs::write(mine.join("precious"), "x").unwrap();
+    let refused = run(&mine, true).unwrap_err();
+    assert_eq!(refused.kind, ErrorKind::BadConfig);
+    assert!(refused.message.contains("is not where the folder's tablespace fast lies"), "{}", refused.message);
+    std::fs::remove_dir_all(&data).unwrap();
+    assert_eq!(run(&place, true).unwrap_err().kind, ErrorKind::BadConfig);
+    assert_eq!(run(&mine, false).unwrap_err().kind, ErrorKind::BadConfig);
+    assert_eq!(std::fs::read(mine.join("precious")).unwrap(), b"x");
 }

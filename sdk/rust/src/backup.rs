@@ -1,6 +1,6 @@
 //! The backup being written.
 
-use crate::{CHUNK_BYTES, FileAttributes, Node, Result, Rule, StoredFile, TreeSummary, platform};
+use crate::{ByteStream, CHUNK_BYTES, FileAttributes, Node, Patch, Result, Rule, StoredFile, TreeSummary, platform};
 use futures::future::{Either, select};
 use std::pin::pin;
 
@@ -23,14 +23,32 @@ impl BackupWriter {
         self.0.put_node(node).await
     }
 
-    /// The host stores a whole granted folder below `path`.
-    pub async fn put_tree(&self, path: &str, source: &crate::Directory, rules: &[Rule]) -> Result<TreeSummary> {
-        self.0.put_tree(path, &source.0, rules).await
+    /// The host stores a whole granted folder below `path`. `context` is for [`crate::Engine::inspect_part`].
+    pub async fn put_tree(
+        &self,
+        path: &str,
+        source: &crate::Directory,
+        rules: &[Rule],
+        context: &str,
+    ) -> Result<TreeSummary> {
+        self.0.put_tree(path, &source.0, rules, context).await
     }
 
-    /// The engine's notes on the previous backup of this target and method.
+    /// Starts the previous backup's file of that path with some ranges replaced; what is written belongs into the
+    /// ranges, back to back.
+    pub fn put_patched(&self, path: &str, attributes: FileAttributes, patch: Patch) -> FileWriter<StoredFile> {
+        FileWriter::new(self.0.put_patched(path, attributes, patch))
+    }
+
+    /// The engine's notes on the previous backup: the newest of this target by the same method, or by one that
+    /// the method builds on.
     pub fn parent_notes(&self) -> Option<String> {
         self.0.parent_notes()
+    }
+
+    /// One file's bytes of the previous backup.
+    pub fn parent_read(&self, path: &str) -> ByteStream {
+        ByteStream(self.0.parent_read(path))
     }
 }
 

@@ -38,6 +38,12 @@ impl<E: Engine> exported::Guest for E {
         Ok(E::backup(job, crate::BackupWriter(BackupWriter(Rc::new(into)))).await?.into())
     }
 
+    fn inspect_part(part: exported::FilePart, bytes: Vec<u8>) -> Result<Vec<exported::Finding>, types::Error> {
+        let part = plain::FilePart { path: part.path, offset: part.offset, context: part.context };
+        let found = E::inspect_part(&part, &bytes)?;
+        Ok(found.into_iter().map(|f| exported::Finding { offset: f.offset, what: f.what }).collect())
+    }
+
     async fn archive(into: log_archive::LogWriter) -> Result<(), types::Error> {
         Ok(E::archive(crate::LogWriter(LogWriter(Rc::new(into)))).await?)
     }
@@ -333,14 +339,33 @@ impl BackupWriter {
         path: &str,
         source: &Directory,
         rules: &[plain::Rule],
+        context: &str,
     ) -> Result<plain::TreeSummary> {
         let rules = rules.iter().map(Into::into).collect();
-        let summary = self.0.put_tree(path.to_owned(), &source.0, rules).await?;
+        let summary = self.0.put_tree(path.to_owned(), &source.0, rules, context.to_owned()).await?;
         Ok(plain::TreeSummary { files: summary.files, bytes: summary.bytes })
+    }
+
+    pub(crate) fn put_patched(
+        &self,
+        path: &str,
+        attributes: plain::FileAttributes,
+        patch: plain::Patch,
+    ) -> Sending<plain::StoredFile> {
+        let (writer, path) = (self.0.clone(), path.to_owned());
+        sending(|body| async move {
+            let stored = writer.put_patched(path, attributes.into(), patch.into(), body).await?;
+            Ok(plain::StoredFile { bytes: stored.bytes, crc32c: stored.crc32c })
+        })
     }
 
     pub(crate) fn parent_notes(&self) -> Option<String> {
         self.0.parent_notes()
+    }
+
+    pub(crate) fn parent_read(&self, path: &str) -> ByteStream {
+        let (body, companion) = self.0.parent_read(path);
+        ByteStream::new(body, Companion::Counted(companion))
     }
 }
 

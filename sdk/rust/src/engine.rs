@@ -16,6 +16,14 @@ pub trait Engine: 'static {
     /// Makes a backup.
     async fn backup(job: BackupJob, into: BackupWriter) -> Result<BackupReport>;
 
+    /// Looks at a part of a file that matched [`RuleAction::Inspect`], as it was read; answers what is wrong with it.
+    /// Called without any grant, in instances of its own, as many at once as there are cores. Engines that ask for
+    /// no inspection keep this.
+    fn inspect_part(part: &FilePart, bytes: &[u8]) -> Result<Vec<Finding>> {
+        let _ = (part, bytes);
+        Ok(Vec::new())
+    }
+
     /// Follows the log until asked to stop, then hands over what it has. Engines without a log keep this.
     async fn archive(into: LogWriter) -> Result<()> {
         let _ = into;

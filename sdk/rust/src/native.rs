@@ -100,9 +100,19 @@ pub trait BackupSink {
     /// See [`crate::BackupWriter::put_node`].
     fn put_node(&self, node: Node) -> Answer<()>;
     /// See [`crate::BackupWriter::put_tree`].
-    fn put_tree(&self, path: &str, source: Rc<dyn DirectoryBackend>, rules: &[Rule]) -> Answer<TreeSummary>;
+    fn put_tree(
+        &self,
+        path: &str,
+        source: Rc<dyn DirectoryBackend>,
+        rules: &[Rule],
+        context: &str,
+    ) -> Answer<TreeSummary>;
+    /// See [`crate::BackupWriter::put_patched`].
+    fn put_patched(&self, path: &str, attributes: FileAttributes, patch: Patch, body: Incoming) -> Answer<StoredFile>;
     /// See [`crate::BackupWriter::parent_notes`].
     fn parent_notes(&self) -> Option<String>;
+    /// See [`crate::BackupWriter::parent_read`].
+    fn parent_read(&self, path: &str) -> Items<Vec<u8>>;
 }
 
 /// The host's side of [`crate::LogWriter`].
@@ -392,8 +402,22 @@ impl BackupWriter {
         self.0.put_node(node).await
     }
 
-    pub(crate) async fn put_tree(&self, path: &str, source: &Directory, rules: &[Rule]) -> Result<TreeSummary> {
-        self.0.put_tree(path, source.0.clone(), rules).await
+    pub(crate) async fn put_tree(
+        &self,
+        path: &str,
+        source: &Directory,
+        rules: &[Rule],
+        context: &str,
+    ) -> Result<TreeSummary> {
+        self.0.put_tree(path, source.0.clone(), rules, context).await
+    }
+
+    pub(crate) fn put_patched(&self, path: &str, attributes: FileAttributes, patch: Patch) -> Sending<StoredFile> {
+        sending(|body| self.0.put_patched(path, attributes, patch, body))
+    }
+
+    pub(crate) fn parent_read(&self, path: &str) -> ByteStream {
+        ByteStream::new(self.0.parent_read(path))
     }
 
     pub(crate) fn parent_notes(&self) -> Option<String> {

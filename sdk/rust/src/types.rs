@@ -155,6 +155,8 @@ pub enum RuleAction {
     Empty,
     /// Store it after every other file.
     Last,
+    /// Store it, and show [`crate::Engine::inspect_part`] its bytes while they are read.
+    Inspect,
 }
 
 /// A pattern and what to do with what it matches.
@@ -173,6 +175,40 @@ pub struct StoredFile {
     pub bytes: u64,
     /// CRC-32C (Castagnoli) of the bytes as the repository received them.
     pub crc32c: u32,
+}
+
+/// How a file differs from the previous backup's file of the same path.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Patch {
+    /// Bytes that the file has in the end.
+    pub bytes: u64,
+    /// How much of the previous file, from its begin, still counts. What lies behind, or behind the previous
+    /// file's end, and in no range is zeros.
+    pub inherited: u64,
+    /// What is replaced, in bytes: ascending, not overlapping, inside `bytes`; at most 262,144 ranges.
+    pub ranges: Vec<std::ops::Range<u64>>,
+    /// CRC-32C of the previous backup's file, where the engine knows it.
+    pub parent_crc32c: Option<u32>,
+}
+
+/// A part of a file that is being stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FilePart {
+    /// Relative to the folder that [`crate::BackupWriter::put_tree`] was given.
+    pub path: String,
+    /// Where in the file the part starts: a multiple of 1 MiB.
+    pub offset: u64,
+    /// What [`crate::BackupWriter::put_tree`] was given.
+    pub context: String,
+}
+
+/// What is wrong with a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// Where in the file.
+    pub offset: u64,
+    /// One line, for people.
+    pub what: String,
 }
 
 /// What [`crate::BackupWriter::put_tree`] stored.
@@ -251,6 +287,8 @@ pub struct Method {
     pub summary: String,
     /// Grants it needs beyond the required ones.
     pub grants: Vec<String>,
+    /// Methods whose backups it may build on, beside its own.
+    pub builds_on: Vec<String>,
 }
 
 /// How log gets back into the database.

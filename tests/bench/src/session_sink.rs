@@ -3,7 +3,9 @@
 use async_trait::async_trait;
 use backstay_core::{RelativePath, Timestamp};
 use backstay_repo::{BackupSession, RepoError};
-use backstay_sandbox::{Attributes, BackupSink, Body, EngineError, EngineErrorKind, Node, NodeKind};
+use backstay_sandbox::{
+    Attributes, BackupSink, Body, EngineError, EngineErrorKind, Found, Node, NodeKind, Patch, Patched, Witness,
+};
 use backstay_sdk::{StoredFile, native};
 use bytes::Bytes;
 use futures::StreamExt;
@@ -40,9 +42,21 @@ impl BackupSink for SessionSink {
         Ok(self.0.put_file(&path, stored(attributes), body).await.map_err(failed)?.bytes)
     }
 
-    async fn put_local(&self, path: RelativePath, attributes: Attributes, file: File) -> Result<u64, EngineError> {
-        Ok(self.0.put_local(&path, stored(attributes), file).await.map_err(failed)?.bytes)
+    async fn put_local(
+        &self,
+        path: RelativePath,
+        attributes: Attributes,
+        file: File,
+        _: Option<Arc<dyn Witness>>,
+    ) -> Result<u64, EngineError> {
+        Ok(self.0.put_local(&path, stored(attributes), file, None).await.map_err(failed)?.bytes)
     }
+
+    async fn put_patched(&self, _: RelativePath, _: Attributes, _: Patch, _: Body) -> Result<Patched, EngineError> {
+        Err(EngineError::new(EngineErrorKind::Unsupported, "the bench makes first backups"))
+    }
+
+    fn found(&self, _: Found) {}
 
     async fn put_node(&self, node: Node) -> Result<(), EngineError> {
         let attributes = stored(node.attributes);
@@ -56,6 +70,10 @@ impl BackupSink for SessionSink {
 
     fn parent_notes(&self) -> Option<String> {
         None
+    }
+
+    fn parent_read(&self, _: RelativePath) -> Body {
+        futures::stream::empty().boxed()
     }
 }
 
@@ -125,12 +143,28 @@ impl native::BackupSink for NativeSink {
         _: &str,
         _: Rc<dyn native::DirectoryBackend>,
         _: &[backstay_sdk::Rule],
+        _: &str,
     ) -> native::Answer<backstay_sdk::TreeSummary> {
         let error = backstay_sdk::Error::new(backstay_sdk::ErrorKind::Unsupported, "the bench backs up over the wire");
         Box::pin(async { Err(error) })
     }
 
+    fn put_patched(
+        &self,
+        _: &str,
+        _: backstay_sdk::FileAttributes,
+        _: backstay_sdk::Patch,
+        _: native::Incoming,
+    ) -> native::Answer<StoredFile> {
+        let error = backstay_sdk::Error::new(backstay_sdk::ErrorKind::Unsupported, "the bench makes first backups");
+        Box::pin(async { Err(error) })
+    }
+
     fn parent_notes(&self) -> Option<String> {
         None
+    }
+
+    fn parent_read(&self, _: &str) -> native::Items<Vec<u8>> {
+        Box::pin(futures::stream::empty())
     }
 }

@@ -15,7 +15,9 @@ pub(crate) struct ArchiveArgs {
 
 /// Runs until SIGTERM or SIGINT, then hands over what it has and ends with 0.
 pub(crate) fn run(args: &ArchiveArgs, context: &Context) -> Result<()> {
-    let JobResult::Archive(done) = context.job(&args.target, Job::Archive { accept_gap: args.accept_gap })? else {
+    let way_out = format!("`backstay archive {} --accept-gap` goes on behind the gap", args.target);
+    let ended = context.job(&args.target, Job::Archive { accept_gap: args.accept_gap });
+    let JobResult::Archive(done) = ended.map_err(|failure| failure.hint_at_gap(&way_out))? else {
         return Err(crate::job::answered_something_else());
     };
     let end = done.tail.as_ref().map_or_else(|| "no log yet".to_owned(), |tail| format!("log is kept up to {tail}"));

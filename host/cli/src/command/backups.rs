@@ -66,6 +66,9 @@ pub(crate) struct View<'a> {
     files: u64,
     uploaded: Option<u64>,
     volumes: &'a [backstay_core::Volume],
+    /// What was wrong in files of the database when they were read.
+    findings: &'a [backstay_core::Finding],
+    more_findings: u64,
 }
 
 impl Record {
@@ -98,11 +101,23 @@ impl Record {
             files: manifest.files,
             uploaded: self.uploaded,
             volumes: &manifest.volumes,
+            findings: &manifest.findings,
+            more_findings: manifest.more_findings,
         }
+    }
+
+    /// How many places in files of the database looked wrong when they were read.
+    pub(crate) fn wrong_places(&self) -> u64 {
+        let manifest = &self.backup.manifest;
+        manifest.findings.len() as u64 + manifest.more_findings
     }
 
     fn row(&self) -> [String; 8] {
         let manifest = &self.backup.manifest;
+        let mark = match self.wrong_places() {
+            0 => String::new(),
+            count => format!("; {count} bad places, see `backups show`"),
+        };
         [
             self.backup.id.short().to_owned(),
             manifest.target.to_string(),
@@ -111,7 +126,7 @@ impl Record {
             output::size(manifest.bytes),
             self.uploaded.map_or_else(|| "?".to_owned(), output::size),
             output::duration(self.duration()),
-            format!("{} to {}", manifest.start.label, manifest.end.label),
+            format!("{} to {}{mark}", manifest.start.label, manifest.end.label),
         ]
     }
 
@@ -137,6 +152,10 @@ impl Record {
         fields.extend(
             volumes.map(|volume| ("volume", format!("{}: {}, was at {}", volume.name, volume.title, volume.location))),
         );
+        fields.extend(manifest.findings.iter().map(|finding| ("wrong", finding.to_string())));
+        if manifest.more_findings > 0 {
+            fields.push(("wrong", format!("and {} places more", manifest.more_findings)));
+        }
         Fields(fields)
     }
 }

@@ -81,7 +81,12 @@ pub(crate) fn show_plan(plan: &backstay_core::RestorePlan, output: &Output) {
 
 fn summary(done: &RestoreSummary) -> String {
     if done.dry_run {
-        return "nothing was written: this was a dry run".to_owned();
+        let mut text = "nothing was written: this was a dry run".to_owned();
+        for folder in &done.swept {
+            // Writing into a text cannot fail.
+            let _ = write!(text, "\nremoves from {} every file that is not in the backup", folder.display());
+        }
+        return text;
     }
     let mut text = format!(
         "restored {} files, {} ({} already right), and {} of log",

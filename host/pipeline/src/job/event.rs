@@ -3,7 +3,7 @@
 use super::Failure;
 use backstay_core::{BackupId, BackupManifest, Position, RestorePlan, Timestamp, Volume};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
 
 /// One line from a job.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -94,6 +94,8 @@ pub struct BackupSummary {
     pub manifest: BackupManifest,
     /// Bytes that went to the store.
     pub uploaded: u64,
+    /// Bytes of files that were not read, because they are as the backup before has them.
+    pub unread: u64,
 }
 
 /// What an archiver did before it was stopped.
@@ -118,6 +120,8 @@ pub struct RestoreSummary {
     pub dry_run: bool,
     /// The backup's volumes and where they go.
     pub volumes: Vec<Volume>,
+    /// Folders that held something: what is not in the backup is removed from them.
+    pub swept: Vec<PathBuf>,
     /// Files placed.
     pub files: u64,
     /// Their bytes.

@@ -4,6 +4,7 @@ use super::{
     Event, Failure, FailureKind, Job, JobResult, JobSpec, RestoreSummary,
     child::{Task, TaskResult},
 };
+use crate::destinations;
 use std::{path::PathBuf, process::ExitStatus, process::Stdio, time::Duration};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
@@ -42,17 +43,22 @@ pub async fn run_job(
     ensure_compiled(plugin, cache, options, &mut on_event).await?;
     let mut spec = spec;
     // A restore is planned and shown by one process and performed by another: only the
-    // plan says which folders the second one needs the right to write to.
-    if let Job::Restore(restore) = &mut spec.job
-        && !restore.dry_run
-    {
-        restore.dry_run = true;
-        let JobResult::Restore(planned) = perform(&spec, options, &mut on_event).await? else {
-            return Err(confused());
-        };
-        pin(&mut spec.job, &planned);
+    // plan says which folders the second one needs the right to write to, and whether
+    // something would be lost in them.
+    let Job::Restore(restore) = &mut spec.job else { return perform(&spec, options, &mut on_event).await };
+    let only_planned = std::mem::replace(&mut restore.dry_run, true);
+    let JobResult::Restore(mut planned) = perform(&spec, options, &mut on_event).await? else {
+        return Err(confused());
+    };
+    let swept = pin(&mut spec.job, &planned)?;
+    if only_planned {
+        planned.swept = swept;
+        return Ok(JobResult::Restore(planned));
     }
-    perform(&spec, options, &mut on_event).await
+    match perform(&spec, options, &mut on_event).await? {
+        JobResult::Restore(done) => Ok(JobResult::Restore(RestoreSummary { swept, ..done })),
+        _ => Err(confused()),
+    }
 }
 
 async fn perform(spec: &JobSpec, options: &RunOptions, on_event: &mut impl FnMut(Event)) -> Result<JobResult, Failure> {
@@ -62,14 +68,14 @@ async fn perform(spec: &JobSpec, options: &RunOptions, on_event: &mut impl FnMut
     }
 }
 
-/// What was shown is what is done.
-fn pin(job: &mut Job, planned: &RestoreSummary) {
-    if let Job::Restore(restore) = job {
-        restore.dry_run = false;
-        restore.backup = Some(planned.plan.backup.clone());
-        restore.volumes =
-            planned.volumes.iter().map(|volume| (volume.name.clone(), PathBuf::from(&volume.location))).collect();
-    }
+/// What was shown is what is done. Answers the folders from which files will be removed.
+fn pin(job: &mut Job, planned: &RestoreSummary) -> Result<Vec<PathBuf>, Failure> {
+    let Job::Restore(restore) = job else { return Err(confused()) };
+    restore.dry_run = false;
+    restore.backup = Some(planned.plan.backup.clone());
+    restore.volumes =
+        planned.volumes.iter().map(|volume| (volume.name.clone(), PathBuf::from(&volume.location))).collect();
+    destinations::check(restore)
 }
 
 /// Asks a plugin who it is, in a process of its own.

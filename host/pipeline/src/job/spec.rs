@@ -37,6 +37,8 @@ pub enum Job {
     Backup {
         /// Nothing: the engine's first.
         method: Option<String>,
+        /// Read files again that are as the backup before has them.
+        reread: bool,
     },
     /// Follow the log until stopped.
     Archive {

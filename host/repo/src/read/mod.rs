@@ -67,6 +67,21 @@ impl SnapshotReader {
         }
     }
 
+    /// The nodes in the folder `path`, or at the top.
+    pub(crate) async fn folder(&self, path: Option<&RelativePath>) -> Result<Vec<Node>> {
+        let Some(path) = path else {
+            return self.load_tree(None, self.snapshot.tree).await;
+        };
+        match self.node(path).await?.kind {
+            NodeKind::Directory { subtree } => self.load_tree(Some(path), subtree).await,
+            _ => Err(self.missing(path, "it is not a folder")),
+        }
+    }
+
+    pub(crate) fn index(&self) -> &Index {
+        &self.index
+    }
+
     /// One node.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! The folders of a backup in the making.
 
+use crate::stamp::FileStamp;
 use crate::tree::{NodeKind, Tree, TreeNode};
 use crate::{Id, RepoError, RepoErrorKind, Result};
 use backstay_core::{RelativePath, Timestamp};
@@ -22,7 +23,7 @@ pub(crate) struct Folder {
 }
 
 pub(crate) enum Entry {
-    File { attributes: FileAttributes, bytes: u64, content: Vec<Id> },
+    File { attributes: FileAttributes, bytes: u64, content: Vec<Id>, stamp: Option<FileStamp> },
     Symlink { attributes: FileAttributes, target: String },
     Folder(Folder),
 }
@@ -94,8 +95,12 @@ impl Folder {
         let mut tree = Tree::default();
         let mut newest = Timestamp::EPOCH;
         for (name, entry) in self.entries {
+            let mut stamped = None;
             let (attributes, kind) = match entry {
-                Entry::File { attributes, bytes, content } => (attributes, NodeKind::File { bytes, content }),
+                Entry::File { attributes, bytes, content, stamp } => {
+                    stamped = stamp;
+                    (attributes, NodeKind::File { bytes, content })
+                }
                 Entry::Symlink { attributes, target } => (attributes, NodeKind::Symlink { target }),
                 Entry::Folder(folder) => {
                     let (subtree, attributes) = folder.store_described(store)?;
@@ -103,7 +108,7 @@ impl Folder {
                 }
             };
             newest = newest.max(attributes.modified);
-            tree.nodes.push(TreeNode::new(&name, attributes.mode, attributes.modified, kind));
+            tree.nodes.push(TreeNode::new(&name, attributes.mode, attributes.modified, kind).stamped(stamped));
         }
         let id = store(&tree.to_bytes()?)?;
         Ok((id, self.attributes.unwrap_or(FileAttributes { mode: 0o700, modified: newest })))

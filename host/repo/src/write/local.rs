@@ -5,10 +5,11 @@
 //! ```
 
 use super::chunking::Chunking;
-use super::{BackupSession, Collected, FileAttributes, StoredFile, Working};
-use crate::limits::BATCH_BYTES;
+use super::{BackupSession, Collected, FileAttributes, StoredFile, Witness, Working};
+use crate::limits::{BATCH_BYTES, LOCAL_READS_MAX, LOOK_PAUSE, LOOKS_MAX};
 use crate::pack::BlobKind;
-use crate::{RepoError, RepoErrorKind, Result};
+use crate::stamp::FileStamp;
+use crate::{Id, RepoError, RepoErrorKind, Result};
 use backstay_core::RelativePath;
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
@@ -17,29 +18,43 @@ use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-
-/// How often a file that shrinks and grows again while it is read is read anew.
-const READS_MAX: u32 = 5;
+use std::sync::atomic::Ordering;
 
 impl BackupSession {
     /// Stores a file of this machine as long as it is when the call begins, in ranges that are read and stored
-    /// on all cores. A file that is cut short meanwhile is stored as short as it was seen.
+    /// on all cores. A file that is cut short meanwhile is stored as short as it was seen. A file that has length,
+    /// inode and times of the session's parent is not read: its chunks are known.
     ///
     /// A future that is dropped before its end leaves no file.
     ///
     /// # Errors
-    /// [`RepoErrorKind::Source`] when it cannot be read, else as [`BackupSession::put_file`].
-    pub async fn put_local(&self, path: &RelativePath, attributes: FileAttributes, file: File) -> Result<StoredFile> {
+    /// [`RepoErrorKind::Source`] when it cannot be read, else as [`BackupSession::put_file`]; what `witness` answers.
+    pub async fn put_local(
+        &self,
+        path: &RelativePath,
+        attributes: FileAttributes,
+        file: File,
+        witness: Option<Arc<dyn Witness>>,
+    ) -> Result<StoredFile> {
         let Chunking::Fixed { bytes: chunk_bytes } = self.shared.chunking else {
             // Cuts that follow the content depend on all that comes before.
-            return self.put_file(path, attributes, in_order(file)).await;
+            return self.put_file(path, attributes, in_order(path.clone(), file, witness)).await;
         };
         let _active = self.activate(path)?;
         self.root(|root| root.check_free(path))?;
-        let file = Arc::new(file);
-        for _ in 0..READS_MAX {
-            if let Some(stored) = self.read_local(path, &file, chunk_bytes).await? {
-                return self.put_collected(path, attributes, stored);
+        let metadata = file.metadata().map_err(|error| unread(path, error))?;
+        // Taken before the first byte is read: a write from here on shows.
+        let stamp = FileStamp::of(&metadata);
+        if let Some(content) = self.unchanged(path, metadata.len(), stamp).await {
+            let known = Collected { bytes: metadata.len(), uploaded: 0, content };
+            self.shared.totals.unread_bytes.fetch_add(known.bytes, Ordering::Relaxed);
+            let stored = self.put_collected(path, attributes, known, stamp)?;
+            return Ok(StoredFile { unread: true, ..stored });
+        }
+        let local = Arc::new(Local { path: path.clone(), file, witness });
+        for _ in 0..LOCAL_READS_MAX {
+            if let Some(stored) = self.read_local(&local, chunk_bytes).await? {
+                return self.put_collected(path, attributes, stored, stamp);
             }
             tracing::debug!(%path, "the file shrank and grew while it was read: again");
         }
@@ -47,9 +62,18 @@ impl BackupSession {
         Err(unread(path, changing))
     }
 
+    /// The file's chunks, when the parent has it as it is.
+    async fn unchanged(&self, path: &RelativePath, bytes: u64, stamp: Option<FileStamp>) -> Option<Vec<Id>> {
+        let parent = self.shared.parent.as_ref()?;
+        parent.unchanged(path, bytes, stamp?).await.unwrap_or_else(|error| {
+            tracing::warn!(%path, %error, "failed to read the backup before: the file is read again");
+            None
+        })
+    }
+
     /// One pass over the file; nothing when the ranges do not join.
-    async fn read_local(&self, path: &RelativePath, file: &Arc<File>, chunk_bytes: usize) -> Result<Option<Collected>> {
-        let length = file.metadata().map_err(|error| unread(path, error))?.len();
+    async fn read_local(&self, local: &Arc<Local>, chunk_bytes: usize) -> Result<Option<Collected>> {
+        let length = local.file.metadata().map_err(|error| unread(&local.path, error))?.len();
         let range_bytes = (chunk_bytes * (BATCH_BYTES / chunk_bytes).max(1)) as u64;
         let mut working = VecDeque::new();
         let mut joined = Joined { collected: Collected::default(), short: false };
@@ -57,7 +81,7 @@ impl BackupSession {
         while start < length {
             let range = Range { start, bytes: range_bytes.min(length - start) as usize, chunk_bytes };
             start += range.bytes as u64;
-            working.push_back((range.bytes as u64, self.store_range(path, file, range).await?));
+            working.push_back((range.bytes as u64, self.store_range(local, range).await?));
             while working.front().is_some_and(|(_, job)| job.is_finished()) {
                 if !self.join(&mut working, &mut joined).await? {
                     return Ok(None);
@@ -86,20 +110,39 @@ impl BackupSession {
     }
 
     /// Hands a range to a blocking thread, once one is free for it.
-    async fn store_range(&self, path: &RelativePath, file: &Arc<File>, range: Range) -> Result<Working> {
+    async fn store_range(&self, local: &Arc<Local>, range: Range) -> Result<Working> {
         let permit = self.permit().await?;
         let packer = Arc::clone(&self.shared.packer);
         let runtime = tokio::runtime::Handle::current();
-        let (file, path) = (Arc::clone(file), path.clone());
+        let local = Arc::clone(local);
         Ok(tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            packer.store_from(&runtime, BlobKind::Data, range.chunk_bytes, |plain| {
-                plain.resize(range.bytes, 0);
-                let read = read_at_most(&file, plain, range.start).map_err(|error| unread(&path, error))?;
-                plain.truncate(read);
-                Ok(())
-            })
+            packer.store_from(&runtime, BlobKind::Data, range.chunk_bytes, |plain| local.read(range, plain))
         }))
+    }
+}
+
+/// A file being read.
+struct Local {
+    path: RelativePath,
+    file: File,
+    witness: Option<Arc<dyn Witness>>,
+}
+
+impl Local {
+    /// Reads a range as the witness accepts it, or as it was in the end.
+    fn read(&self, range: Range, plain: &mut Vec<u8>) -> Result<()> {
+        for last in 1..=LOOKS_MAX {
+            plain.resize(range.bytes, 0);
+            let read = read_at_most(&self.file, plain, range.start).map_err(|error| unread(&self.path, error))?;
+            plain.truncate(read);
+            let Some(witness) = &self.witness else { break };
+            if read == 0 || witness.look(range.start, plain, last == LOOKS_MAX)? {
+                break;
+            }
+            std::thread::sleep(LOOK_PAUSE);
+        }
+        Ok(())
     }
 }
 
@@ -137,13 +180,17 @@ fn read_at_most(file: &File, buffer: &mut [u8], start: u64) -> io::Result<usize>
 }
 
 /// The file's bytes from its begin, for cuts that follow the content.
-fn in_order(file: File) -> impl Stream<Item = io::Result<Bytes>> + Send + Unpin {
-    stream::unfold(Some((file, 0)), |state| async move {
+fn in_order(
+    path: RelativePath,
+    file: File,
+    witness: Option<Arc<dyn Witness>>,
+) -> impl Stream<Item = io::Result<Bytes>> + Send + Unpin {
+    stream::unfold(Some((Local { path, file, witness }, 0)), |state| async move {
         let (file, start) = state?;
         let read = tokio::task::spawn_blocking(move || {
-            let mut plain = vec![0; BATCH_BYTES];
-            let count = read_at_most(&file, &mut plain, start)?;
-            plain.truncate(count);
+            let mut plain = Vec::new();
+            let range = Range { start, bytes: BATCH_BYTES, chunk_bytes: BATCH_BYTES };
+            file.read(range, &mut plain).map_err(io::Error::other)?;
             Ok((file, plain))
         });
         match read.await.map_err(io::Error::other).flatten() {

@@ -12,14 +12,23 @@ mod chunking;
 mod folder;
 mod local;
 mod packer;
+mod parent;
+mod patched;
+mod witness;
 
 pub use chunking::Chunking;
 pub use folder::FileAttributes;
+pub use parent::Parent;
+pub use patched::{Patch, PatchedFile};
+pub use witness::Witness;
 
+use crate::index::Index;
 use crate::limits::{BLOB_BYTES_MAX, FILE_CHUNKS_MAX, PACK_BYTES, PACK_BYTES_MAX, TREE_DEPTH_MAX};
 use crate::lock::LockKind;
 use crate::pack::BlobKind;
-use crate::snapshot::{SnapshotFile, SnapshotMeta};
+use crate::read::SnapshotReader;
+use crate::snapshot::{self, SnapshotFile, SnapshotMeta};
+use crate::stamp::FileStamp;
 use crate::{Id, RepoError, RepoErrorKind, Repository, Result, document};
 use backstay_core::{BackupId, RelativePath, Timestamp};
 use bytes::Bytes;
@@ -27,6 +36,7 @@ use chunking::{Batch, Cutter};
 use folder::{Entry, Folder};
 use futures::{Stream, StreamExt};
 use packer::{Packer, Stored};
+use parent::OpenParent;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -64,6 +74,7 @@ struct Shared {
     batches: Arc<Semaphore>,
     batches_max: u32,
     root: Mutex<Folder>,
+    parent: Option<OpenParent>,
     committing: AtomicBool,
     active: AtomicUsize,
     totals: AtomicTotals,
@@ -73,6 +84,7 @@ struct Shared {
 struct AtomicTotals {
     bytes: AtomicU64,
     files: AtomicU64,
+    unread_bytes: AtomicU64,
     new_bytes: AtomicU64,
     uploaded: AtomicU64,
 }
@@ -84,6 +96,8 @@ pub struct Totals {
     pub bytes: u64,
     /// Files.
     pub files: u64,
+    /// Bytes of files that were not read, because they are as the parent has them.
+    pub unread_bytes: u64,
     /// Plaintext bytes that the repository did not have.
     pub new_bytes: u64,
     /// Bytes they take on the store, trees included.
@@ -97,6 +111,8 @@ pub struct StoredFile {
     pub bytes: u64,
     /// Bytes that its new chunks take on the store.
     pub uploaded: u64,
+    /// Whether it was not read, because it is as the parent has it.
+    pub unread: bool,
 }
 
 /// A backup that is durable.
@@ -122,7 +138,7 @@ impl Drop for Active<'_> {
 type Working = JoinHandle<Result<Vec<Stored>>>;
 
 impl BackupSession {
-    pub(crate) async fn start(repository: &Repository, options: BackupOptions) -> Result<Self> {
+    pub(crate) async fn start(repository: &Repository, options: BackupOptions, parent: Option<Parent>) -> Result<Self> {
         options.chunking.validate()?;
         if !(1 << 20..=PACK_BYTES_MAX).contains(&options.pack_bytes) {
             return Err(RepoError::new(RepoErrorKind::InvalidConfig, "packs have from 1 MiB to 256 MiB"));
@@ -130,6 +146,10 @@ impl BackupSession {
         let lock = repository.lock(LockKind::Shared).await?;
         let index = repository.load_index().await?;
         let key = Arc::clone(repository.shared_key());
+        let parent = match parent {
+            Some(parent) => open_parent(repository, &index, parent).await,
+            None => None,
+        };
         let packer = Packer::new(repository.store().clone(), key, lock, index, options.pack_bytes);
         // One batch for each core and one that waits for it.
         let batches_max = 2 * std::thread::available_parallelism().map_or(2, |cores| cores.get() as u32);
@@ -141,6 +161,7 @@ impl BackupSession {
                 batches: Arc::new(Semaphore::new(batches_max as usize)),
                 batches_max,
                 root: Mutex::new(Folder::implied()),
+                parent,
                 committing: AtomicBool::new(false),
                 active: AtomicUsize::new(0),
                 totals: AtomicTotals::default(),
@@ -210,7 +231,7 @@ impl BackupSession {
                 format!("failed to store {path}: {} of {bytes} bytes", file.bytes),
             ));
         }
-        self.put_collected(path, attributes, file)
+        self.put_collected(path, attributes, file, None)
     }
 
     /// Enters a file whose every chunk is stored.
@@ -219,6 +240,7 @@ impl BackupSession {
         path: &RelativePath,
         attributes: FileAttributes,
         mut file: Collected,
+        stamp: Option<FileStamp>,
     ) -> Result<StoredFile> {
         if file.content.len() > FILE_CHUNKS_MAX {
             return Err(RepoError::new(
@@ -229,11 +251,11 @@ impl BackupSession {
         }
         let bytes = file.bytes;
         file.content.shrink_to_fit();
-        self.root(|root| root.put(path, Entry::File { attributes, bytes, content: file.content }))?;
+        self.root(|root| root.put(path, Entry::File { attributes, bytes, content: file.content, stamp }))?;
         let totals = &self.shared.totals;
         totals.bytes.fetch_add(bytes, Ordering::Relaxed);
         totals.files.fetch_add(1, Ordering::Relaxed);
-        Ok(StoredFile { bytes, uploaded: file.uploaded })
+        Ok(StoredFile { bytes, uploaded: file.uploaded, unread: false })
     }
 
     /// Stores a folder, or describes one in which something was put already. Folders that nobody
@@ -262,6 +284,7 @@ impl BackupSession {
         Totals {
             bytes: totals.bytes.load(Ordering::Relaxed),
             files: totals.files.load(Ordering::Relaxed),
+            unread_bytes: totals.unread_bytes.load(Ordering::Relaxed),
             new_bytes: totals.new_bytes.load(Ordering::Relaxed),
             uploaded: totals.uploaded.load(Ordering::Relaxed),
         }
@@ -389,6 +412,19 @@ impl BackupSession {
         }
         self.shared.packer.check()?;
         Ok(active)
+    }
+}
+
+async fn open_parent(repository: &Repository, index: &Arc<Index>, parent: Parent) -> Option<OpenParent> {
+    match snapshot::load(repository.store(), repository.master_key(), Id::from(&parent.id)).await {
+        Ok(snapshot) => {
+            let reader = SnapshotReader::new(repository.clone(), Arc::clone(index), snapshot);
+            Some(OpenParent::new(reader, parent.begun))
+        }
+        Err(error) => {
+            tracing::warn!(%error, "failed to read the backup before: it is as if there were none");
+            None
+        }
     }
 }
 

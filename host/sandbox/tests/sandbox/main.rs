@@ -21,3 +21,4 @@ mod lies;
 mod splice;
 mod store;
 mod support;
+mod tools;

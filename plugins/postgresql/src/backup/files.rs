@@ -8,8 +8,8 @@
 //! ```
 //!
 //! Pages that the server writes while they are read may be torn: replay of the log from the start on
-//! makes them whole, for the server logs whole pages in backup mode. What is left out is what
-//! PostgreSQL's documentation and `basebackup.c` leave out.
+//! makes them whole, for the server logs whole pages in backup mode; `pages` tells them from bad ones.
+//! What is left out is what PostgreSQL's documentation and `basebackup.c` leave out.
 
 use backstay_postgresql_wire::backup_label::BackupLabel;
 use backstay_postgresql_wire::control_file::{CONTROL_FILE_BYTES, ControlFile};
@@ -21,6 +21,7 @@ use backstay_sdk::{
     Rule, RuleAction, host,
 };
 
+use super::pages::PageCheck;
 use super::wal_watch::WalWatch;
 use super::{MAIN, Notes, Server, TABLESPACES, consistent_at, notes, ready, volumes};
 use crate::connection::Session;
@@ -80,11 +81,11 @@ pub(super) async fn backup(settings: &Settings, job: &BackupJob, into: &BackupWr
     host::progress("checkpoint", 0, None);
     // Read to its end without the bound on questions: a spread checkpoint takes minutes.
     session.command(&start_command(version, &job.label, settings.checkpoint)?).await?;
-    session.result().await?;
+    let began = parse_lsn(session.result().await?.need("lsn")?)?;
     ready(&mut session).await?;
     let tablespaces = tablespaces(&mut session).await?;
 
-    let copy = Copy { into, folder_mode };
+    let copy = Copy { into, folder_mode, check: PageCheck::of(&control.0, began) };
     copy.main(&data).await?;
     for tablespace in &tablespaces {
         copy.tablespace(tablespace).await?;
@@ -133,9 +134,9 @@ fn start_command(version: ServerVersion, label: &str, checkpoint: Checkpoint) ->
     let label = literal(label).map_err(from_wire)?;
     let fast = checkpoint == Checkpoint::Fast;
     Ok(if version.major >= 15 {
-        format!("SELECT pg_catalog.pg_backup_start({label}, {fast})")
+        format!("SELECT pg_catalog.pg_backup_start({label}, {fast}) AS lsn")
     } else {
-        format!("SELECT pg_catalog.pg_start_backup({label}, {fast}, false)")
+        format!("SELECT pg_catalog.pg_start_backup({label}, {fast}, false) AS lsn")
     })
 }
 
@@ -202,9 +203,23 @@ struct Wanted {
 struct Copy<'a> {
     into: &'a BackupWriter,
     folder_mode: u32,
+    /// Nothing: pages cannot be judged.
+    check: Option<PageCheck>,
 }
 
 impl Copy<'_> {
+    /// Stores a folder, its pages checked.
+    async fn tree(&self, path: &str, folder: &Directory, mut rules: Vec<Rule>) -> Result<()> {
+        let context = match &self.check {
+            Some(check) => {
+                rules.extend(PageCheck::rules());
+                check.to_context()?
+            }
+            None => String::new(),
+        };
+        self.into.put_tree(path, folder, &rules, &context).await.map(drop)
+    }
+
     async fn main(&self, data: &Directory) -> Result<()> {
         self.folder(MAIN).await?;
         let mut rules = rules(&EMPTIED, RuleAction::Empty);
@@ -233,7 +248,7 @@ impl Copy<'_> {
         if log_is_a_link {
             self.folder(&format!("{MAIN}/pg_wal")).await?;
         }
-        self.into.put_tree(MAIN, data, &rules).await.map(drop)
+        self.tree(MAIN, data, rules).await
     }
 
     async fn tablespace(&self, tablespace: &notes::Tablespace) -> Result<()> {
@@ -255,7 +270,7 @@ impl Copy<'_> {
             }
         }
         rules.extend(without_unlogged(unlogged));
-        self.into.put_tree(&stored, &folder, &rules).await.map(drop)
+        self.tree(&stored, &folder, rules).await
     }
 
     /// The log files from the start to the end of the backup, and the history of its timeline.
@@ -321,7 +336,7 @@ impl Copy<'_> {
     }
 }
 
-fn rules(patterns: &[&str], action: RuleAction) -> Vec<Rule> {
+pub(super) fn rules(patterns: &[&str], action: RuleAction) -> Vec<Rule> {
     patterns.iter().map(|pattern| Rule { pattern: (*pattern).to_owned(), action }).collect()
 }
 
@@ -362,9 +377,9 @@ mod tests {
     fn commands_follow_the_version() {
         let (old, new) = (ServerVersion { major: 14, minor: 2 }, ServerVersion { major: 15, minor: 0 });
         let spread = start_command(old, "it's", Checkpoint::Spread).unwrap();
-        assert_eq!(spread, "SELECT pg_catalog.pg_start_backup('it''s', false, false)");
+        assert_eq!(spread, "SELECT pg_catalog.pg_start_backup('it''s', false, false) AS lsn");
         let fast = start_command(new, "nightly", Checkpoint::Fast).unwrap();
-        assert_eq!(fast, "SELECT pg_catalog.pg_backup_start('nightly', true)");
+        assert_eq!(fast, "SELECT pg_catalog.pg_backup_start('nightly', true) AS lsn");
         assert!(stop_command(old).contains("pg_stop_backup(false, false)"));
         assert!(stop_command(new).contains("pg_backup_stop(false)"));
     }

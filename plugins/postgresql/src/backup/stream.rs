@@ -8,6 +8,9 @@
 //!                                     Ledger ◀── Manifest ◀─────────┘
 //! ```
 //!
+//! For the method `incremental` the manifest of the backup before goes up first. Blocks that changed since then come
+//! in files of their own, which the host puts into the files that it has: what is stored is a full backup.
+//!
 //! Every file's size and checksum, as the host stored it, is compared with the server's manifest,
 //! and the manifest with its own checksum: what does not fit fails the backup.
 
@@ -15,7 +18,8 @@ use backstay_postgresql_wire::protocol::Backend;
 use backstay_postgresql_wire::replication::{BackupMessage, BaseBackup};
 use backstay_sdk::{BackupJob, BackupReport, BackupWriter, Error, ErrorKind, Result, host};
 
-use super::unpack::Unpacker;
+use super::base::Base;
+use super::unpack::{Changes, Unpacker};
 use super::{MAIN, Notes, Server, consistent_at, notes, oid, ready, volumes};
 use crate::connection::{Rows, Session, unexpected};
 use crate::inspect::{System, timeline};
@@ -24,11 +28,35 @@ use crate::position::{parse_lsn, position};
 use crate::refusal::{from_server, from_wire};
 use crate::settings::Settings;
 
+/// The manifest's path in the backup.
+pub(super) const MANIFEST_PATH: &str = "data/backup_manifest";
+
+/// What the server is asked to send.
+pub(super) enum Scope {
+    All,
+    /// What changed since a backup; all, where there is none yet.
+    Changes(Option<Base>),
+}
+
 /// Makes a backup.
-pub(super) async fn backup(settings: &Settings, job: &BackupJob, into: &BackupWriter) -> Result<BackupReport> {
+pub(super) async fn backup(
+    settings: &Settings,
+    job: &BackupJob,
+    into: &BackupWriter,
+    scope: Scope,
+) -> Result<BackupReport> {
     let mut session = Session::open_replication(settings).await?;
     let system = System::identify(&mut session).await?;
     into.identify(&system.identity).await?;
+    let base = match scope {
+        Scope::All => None,
+        Scope::Changes(_) if !session.version().has_incremental_backups() => {
+            let message = format!("the server is PostgreSQL {}, which makes no incremental backups", session.version());
+            return Err(Error::new(ErrorKind::Unsupported, message)
+                .hint("use the method stream or files, or upgrade the server to PostgreSQL 17 or later"));
+        }
+        Scope::Changes(base) => base,
+    };
     let Server { segment_bytes, folder_mode } = Server::prepare(&mut session).await?;
 
     let command = BaseBackup {
@@ -37,14 +65,19 @@ pub(super) async fn backup(settings: &Settings, job: &BackupJob, into: &BackupWr
         max_rate_kib: settings.max_rate,
         progress: true,
         wal: true,
+        incremental: base.is_some(),
     };
     let command = command.command(session.version()).map_err(from_wire)?;
+    let changes = match base {
+        Some(base) => Some(Changes { layout: base.upload(&mut session).await?, base }),
+        None => None,
+    };
     host::progress("checkpoint", 0, None);
     session.command(&command).await?;
     let start = Place::read(&mut session).await?;
     let tablespaces = Tablespace::read(&mut session).await?;
 
-    let mut unpacker = Unpacker::new(into, segment_bytes, folder_mode);
+    let mut unpacker = Unpacker::new(into, segment_bytes, folder_mode, changes);
     receive(&mut session, &tablespaces, &mut unpacker).await?;
     let end = Place::read(&mut session).await?;
     ready(&mut session).await?;

@@ -1,9 +1,13 @@
 //! Turns the server's archives into the backup's files, and checks each.
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
 
+use backstay_postgresql_wire::backup_label::without_predecessor;
+use backstay_postgresql_wire::incremental::full_name;
 use backstay_postgresql_wire::limits::MANIFEST_BYTES_MAX;
-use backstay_postgresql_wire::manifest::Manifest;
+use backstay_postgresql_wire::manifest::{Hasher, Manifest};
+use backstay_postgresql_wire::relation_file::Layout;
 use backstay_postgresql_wire::tar::{Decoder, Entry, EntryKind, Event};
 use backstay_postgresql_wire::wal_file::WalFile;
 use backstay_sdk::{
@@ -11,14 +15,14 @@ use backstay_sdk::{
 };
 use futures::stream::{FuturesUnordered, StreamExt as _};
 
+use super::base::Base;
 use super::ledger::Ledger;
+use super::patching::{Patching, Sent};
+use super::stream::MANIFEST_PATH;
 use super::wal_watch::WalWatch;
 use super::{MAIN, TABLESPACES};
 use crate::limits::{FINISHING_MAX, LABEL_BYTES_MAX};
 use crate::refusal::from_wire;
-
-/// The manifest's name, in the main folder.
-const MANIFEST: &str = "backup_manifest";
 
 /// The file that says where a restore starts, in the main folder.
 const LABEL: &str = "backup_label";
@@ -27,24 +31,42 @@ type Finishing<'w> = Pin<Box<dyn Future<Output = Result<Finished>> + 'w>>;
 
 /// A file whose every byte was sent, and what the host has of it.
 struct Finished {
-    /// The path that the manifest knows it by; none for the manifest itself.
-    listed: Option<String>,
-    size: u64,
+    what: Whole,
     stored: StoredFile,
 }
 
+/// What was sent of a file.
+enum Whole {
+    /// The manifest itself, of so many bytes.
+    Manifest(u64),
+    /// A file of so many bytes, by the path that the manifest knows.
+    File(String, u64),
+    /// Changed blocks of a file, by the path that the server's manifest knows.
+    Changes(String, Sent),
+}
+
 /// What is being received.
-enum Part {
+enum Part<'w> {
     Nothing,
-    Archive(Box<Archive>),
-    Manifest { writer: FileWriter<StoredFile>, bytes: Vec<u8> },
+    Archive(Box<Archive<'w>>),
+    /// Stored as it comes, but for that of changes.
+    Manifest {
+        writer: Option<FileWriter<StoredFile>>,
+        bytes: Vec<u8>,
+    },
+}
+
+/// What a backup of changes is put together from.
+pub(super) struct Changes {
+    pub(super) layout: Layout,
+    pub(super) base: Base,
 }
 
 /// An archive that is being received.
-struct Archive {
+struct Archive<'w> {
     tar: Decoder,
     root: Root,
-    open: Option<OpenFile>,
+    open: Option<OpenFile<'w>>,
 }
 
 /// Where an archive's files go.
@@ -56,11 +78,19 @@ struct Root {
 }
 
 /// A file that is being received.
-struct OpenFile {
-    writer: FileWriter<StoredFile>,
+struct OpenFile<'w> {
+    taking: Taking<'w>,
     listed: String,
     size: u64,
     kind: FileKind,
+}
+
+/// Where a file's bytes go.
+enum Taking<'w> {
+    Whole(FileWriter<StoredFile>),
+    Patch(Box<Patching<'w>>),
+    /// Nowhere yet: it is held, and stored when all is known.
+    Held,
 }
 
 /// What a file's bytes are looked at for.
@@ -78,9 +108,12 @@ pub(super) struct Unpacker<'w> {
     into: &'w BackupWriter,
     segment_bytes: u64,
     folder_mode: u32,
-    part: Part,
+    changes: Option<Changes>,
+    part: Part<'w>,
     finishing: FuturesUnordered<Finishing<'w>>,
     ledger: Ledger,
+    /// What became of files of changed blocks, by the path that the server's manifest knows.
+    patched: BTreeMap<String, StoredFile>,
     log: WalWatch,
     label: Vec<u8>,
     manifest: Option<Manifest>,
@@ -102,11 +135,13 @@ impl Unpacked {
 }
 
 impl<'w> Unpacker<'w> {
-    pub(super) fn new(into: &'w BackupWriter, segment_bytes: u64, folder_mode: u32) -> Self {
+    pub(super) fn new(into: &'w BackupWriter, segment_bytes: u64, folder_mode: u32, changes: Option<Changes>) -> Self {
         Self {
             into,
             segment_bytes,
             folder_mode,
+            changes,
+            patched: BTreeMap::new(),
             part: Part::Nothing,
             finishing: FuturesUnordered::new(),
             ledger: Ledger::default(),
@@ -143,8 +178,7 @@ impl<'w> Unpacker<'w> {
         if self.manifest.is_some() {
             return Err(corrupt("the server sent two manifests".to_owned()));
         }
-        let attributes = FileAttributes { mode: 0o600, modified: host::now() };
-        let writer = self.into.put_file(&format!("{MAIN}/{MANIFEST}"), attributes);
+        let writer = self.changes.is_none().then(|| self.into.put_file(MANIFEST_PATH, private()));
         self.part = Part::Manifest { writer, bytes: Vec::new() };
         Ok(())
     }
@@ -158,7 +192,10 @@ impl<'w> Unpacker<'w> {
                     return Err(corrupt(format!("the server's manifest is larger than {MANIFEST_BYTES_MAX} bytes")));
                 }
                 bytes.extend_from_slice(data);
-                writer.write(data).await
+                match writer {
+                    Some(writer) => writer.write(data).await,
+                    None => Ok(()),
+                }
             }
             Part::Archive(_) => {
                 while let Some(event) = self.event(&mut data)? {
@@ -196,13 +233,24 @@ impl<'w> Unpacker<'w> {
                     FileKind::Label => self.label.extend_from_slice(data),
                     FileKind::Other => {}
                 }
-                file.writer.write(data).await
+                match &mut file.taking {
+                    Taking::Whole(writer) => writer.write(data).await,
+                    Taking::Patch(patching) => patching.write(data).await,
+                    Taking::Held => Ok(()),
+                }
             }
             Event::FileEnd => {
                 let Some(file) = open.take() else {
                     return Err(corrupt("the server's archive ends a file twice".to_owned()));
                 };
-                self.finish_file(file.writer, Some(file.listed), file.size).await
+                match file.taking {
+                    Taking::Whole(writer) => self.finish_file(writer, Whole::File(file.listed, file.size)).await,
+                    Taking::Patch(patching) => {
+                        let (sent, writer) = patching.finish()?;
+                        self.finish_file(writer, Whole::Changes(file.listed, sent)).await
+                    }
+                    Taking::Held => self.ledger.add(file.listed, file.size, crc32c::crc32c(&self.label)),
+                }
             }
             Event::End => Ok(()),
         }
@@ -238,8 +286,8 @@ impl<'w> Unpacker<'w> {
                     None if listed == LABEL && entry.size <= LABEL_BYTES_MAX => FileKind::Label,
                     None => FileKind::Other,
                 };
-                let attributes = FileAttributes { mode, modified };
-                let file = OpenFile { writer: self.into.put_file(&stored, attributes), listed, size: entry.size, kind };
+                let taking = self.taking(&stored, &listed, kind, FileAttributes { mode, modified })?;
+                let file = OpenFile { taking, listed, size: entry.size, kind };
                 if let Part::Archive(archive) = &mut self.part
                     && archive.open.replace(file).is_some()
                 {
@@ -250,6 +298,27 @@ impl<'w> Unpacker<'w> {
         }
     }
 
+    fn taking(&self, stored: &str, listed: &str, kind: FileKind, attributes: FileAttributes) -> Result<Taking<'w>> {
+        let Some(Changes { layout, base }) = &self.changes else {
+            return Ok(Taking::Whole(self.into.put_file(stored, attributes)));
+        };
+        if listed == LABEL {
+            // It names the backup before; a server would not start with that.
+            return match kind {
+                FileKind::Label => Ok(Taking::Held),
+                _ => Err(corrupt(format!("the server's {LABEL} is longer than {LABEL_BYTES_MAX} bytes"))),
+            };
+        }
+        let Some(whole) = full_name(listed) else {
+            return Ok(Taking::Whole(self.into.put_file(stored, attributes)));
+        };
+        // Both paths end alike.
+        let name = whole.rsplit('/').next().unwrap_or_default();
+        let folder = stored.rsplit_once('/').map_or("", |(folder, _)| folder);
+        let patching = Patching::new(self.into, *layout, format!("{folder}/{name}"), attributes, base.sum(&whole));
+        Ok(Taking::Patch(Box::new(patching)))
+    }
+
     async fn put_folder(&mut self, path: String, mode: u32, modified: u64) -> Result<()> {
         let kind = NodeKind::Directory;
         let attributes = FileAttributes { mode, modified };
@@ -257,12 +326,12 @@ impl<'w> Unpacker<'w> {
         self.into.put_node(Node { path, kind, attributes }).await
     }
 
-    /// Every byte of a file is sent; `listed` is the path that the manifest knows it by, if it does.
-    async fn finish_file(&mut self, writer: FileWriter<StoredFile>, listed: Option<String>, size: u64) -> Result<()> {
+    /// Every byte of a file is sent.
+    async fn finish_file(&mut self, writer: FileWriter<StoredFile>, what: Whole) -> Result<()> {
         while self.finishing.len() >= FINISHING_MAX {
             self.settle_one().await?;
         }
-        self.finishing.push(Box::pin(async move { Ok(Finished { listed, size, stored: writer.finish().await? }) }));
+        self.finishing.push(Box::pin(async move { Ok(Finished { what, stored: writer.finish().await? }) }));
         Ok(())
     }
 
@@ -271,15 +340,22 @@ impl<'w> Unpacker<'w> {
         let Some(finished) = self.finishing.next().await else {
             return Ok(false);
         };
-        let Finished { listed, size, stored } = finished?;
-        if stored.bytes != size {
-            let name = listed.as_deref().unwrap_or(MANIFEST);
-            let message = format!("{name:?} has {size} bytes, but {} were stored", stored.bytes);
-            return Err(Error::new(ErrorKind::Internal, message));
-        }
-        if let Some(listed) = listed {
-            // The host's sum, not one of our own: it covers the way into the repository too.
-            self.ledger.add(listed, stored.bytes, stored.crc32c)?;
+        let Finished { what, stored } = finished?;
+        let fits = |name: &str, size: u64| {
+            let message = || format!("{name:?} has {size} bytes, but {} were stored", stored.bytes);
+            if stored.bytes == size { Ok(()) } else { Err(Error::new(ErrorKind::Internal, message())) }
+        };
+        match what {
+            Whole::Manifest(size) => fits(MANIFEST_PATH, size)?,
+            Whole::File(listed, size) => {
+                fits(&listed, size)?;
+                // The host's sum, not one of our own: it covers the way into the repository too.
+                self.ledger.add(listed, stored.bytes, stored.crc32c)?;
+            }
+            Whole::Changes(listed, sent) => {
+                self.ledger.add(listed.clone(), sent.bytes, sent.crc32c)?;
+                self.patched.insert(listed, stored);
+            }
         }
         Ok(true)
     }
@@ -296,8 +372,10 @@ impl<'w> Unpacker<'w> {
             }
             Part::Manifest { writer, bytes } => {
                 self.manifest = Some(Manifest::parse(&bytes).map_err(from_wire)?);
-                let size = bytes.len() as u64;
-                self.finish_file(writer, None, size).await
+                match writer {
+                    Some(writer) => self.finish_file(writer, Whole::Manifest(bytes.len() as u64)).await,
+                    None => Ok(()),
+                }
             }
         }
     }
@@ -306,10 +384,40 @@ impl<'w> Unpacker<'w> {
     pub(super) async fn finish(mut self) -> Result<Unpacked> {
         self.end_part().await?;
         while self.settle_one().await? {}
-        let manifest = self.manifest.ok_or_else(|| corrupt("the server sent no manifest".to_owned()))?;
+        let mut manifest = self.manifest.ok_or_else(|| corrupt("the server sent no manifest".to_owned()))?;
         self.ledger.compare(&manifest)?;
+        if self.changes.is_some() {
+            self.label = without_predecessor(&self.label);
+            become_whole(&mut manifest, &self.patched);
+            let now = host::now();
+            manifest.replace(LABEL, &self.label, now / 1_000_000).map_err(from_wire)?;
+            put_small(self.into, &format!("{MAIN}/{LABEL}"), &self.label).await?;
+            put_small(self.into, MANIFEST_PATH, &manifest.to_bytes()).await?;
+        }
         Ok(Unpacked { manifest, label: self.label, log: self.log })
     }
+}
+
+/// The manifest of the files that were put together from changed blocks, as a full backup would have it.
+fn become_whole(manifest: &mut Manifest, patched: &BTreeMap<String, StoredFile>) {
+    for file in &mut manifest.files {
+        let listed = String::from_utf8_lossy(&file.path).into_owned();
+        let Some(stored) = patched.get(&listed) else { continue };
+        let Some(whole) = full_name(&listed) else { continue };
+        file.path = whole.into_bytes();
+        file.size = stored.bytes;
+        file.checksum = Some(Hasher::Crc32c(stored.crc32c).finish());
+    }
+}
+
+fn private() -> FileAttributes {
+    FileAttributes { mode: 0o600, modified: host::now() }
+}
+
+async fn put_small(into: &BackupWriter, path: &str, bytes: &[u8]) -> Result<()> {
+    let mut writer = into.put_file(path, private());
+    writer.write(bytes).await?;
+    writer.finish().await.map(drop)
 }
 
 fn corrupt(message: String) -> Error {

@@ -12,7 +12,7 @@ use backstay_sdk::native::{
     Answer, BackupSink, ConnectionBackend, DirectoryBackend, HostBackend, Incoming, Items, ProcessBackend, install,
 };
 use backstay_sdk::{
-    Credential, Error, ErrorKind, FileAttributes, Level, Node, NodeKind, Result, Rule, StoredFile, Timestamp,
+    Credential, Error, ErrorKind, FileAttributes, Level, Node, NodeKind, Patch, Result, Rule, StoredFile, Timestamp,
     TlsVerification, TreeSummary,
 };
 use futures::StreamExt as _;
@@ -299,11 +299,19 @@ impl BackupSink for FolderSink {
         Box::pin(async { Ok(()) })
     }
 
-    fn put_tree(&self, _: &str, _: Rc<dyn DirectoryBackend>, _: &[Rule]) -> Answer<TreeSummary> {
-        panic!("not used by this engine")
+    fn put_tree(&self, _: &str, _: Rc<dyn DirectoryBackend>, _: &[Rule], _: &str) -> Answer<TreeSummary> {
+        panic!("not used by this method")
+    }
+
+    fn put_patched(&self, _: &str, _: FileAttributes, _: Patch, _: Incoming) -> Answer<StoredFile> {
+        panic!("not used by this method")
     }
 
     fn parent_notes(&self) -> Option<String> {
         None
+    }
+
+    fn parent_read(&self, _: &str) -> Items<Vec<u8>> {
+        panic!("not used by this method")
     }
 }

@@ -53,3 +53,7 @@ pub const MANIFEST_BYTES_MAX: usize = 96 << 20;
 
 /// Most lines of a history file: one for each failover in the cluster's life.
 pub const HISTORY_LINES_MAX: usize = 65_536;
+
+/// Most blocks of one data file: 16 GiB in blocks of 8 KiB. Servers have 131,072 unless they were
+/// built with another `--with-segsize`. An incremental file's list of blocks takes 8 MiB at most.
+pub const SEGMENT_BLOCKS_MAX: u32 = 2 << 20;

@@ -8,7 +8,7 @@
 
 use std::fmt;
 
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, setting};
 
 /// Smallest `wal_segment_size`.
 pub const SEGMENT_BYTES_MIN: u64 = 1 << 20;
@@ -23,18 +23,7 @@ pub fn is_segment_size(bytes: u64) -> bool {
 
 /// Reads what `SHOW wal_segment_size` answers: `16MB`, `1GB`.
 pub fn parse_segment_size(text: &str) -> Result<u64> {
-    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let unit: u64 = match &text[split..] {
-        "" | "B" => 1,
-        "kB" => 1 << 10,
-        "MB" => 1 << 20,
-        "GB" => 1 << 30,
-        _ => 0,
-    };
-    text[..split]
-        .parse::<u64>()
-        .ok()
-        .and_then(|number| number.checked_mul(unit))
+    setting::bytes(text)
         .filter(|&bytes| is_segment_size(bytes))
         .ok_or_else(|| Error::malformed(format_args!("{text:?} is not a size of log segments")))
 }

@@ -1,12 +1,13 @@
-//! The formats against files that real servers wrote, and against PostgreSQL's own tools.
-//!
-//! Every server found is used: `/usr/lib/postgresql/*/bin`, and the folders named in
-//! `BACKSTAY_TEST_PG_BINS` (separated by `:`).
+//! Log, archives and manifests against those of real servers, and against PostgreSQL's own tools.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod server;
+
+use std::ffi::OsStr;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+use std::process::Command;
 use std::time::Instant;
 
 use backstay_postgresql_wire::backup_label::BackupLabel;
@@ -15,86 +16,7 @@ use backstay_postgresql_wire::tar::{Decoder, EntryKind, Event};
 use backstay_postgresql_wire::wal::{Detail, RMGR_TRANSACTION, RMGR_XLOG, Record, Scanner};
 use backstay_postgresql_wire::wal_file::WalFile;
 use backstay_postgresql_wire::{tablespace_map, utc};
-
-const SEGMENT: u64 = 1 << 20;
-
-fn bins() -> Vec<PathBuf> {
-    let named = std::env::var("BACKSTAY_TEST_PG_BINS").unwrap_or_default();
-    let mut bins: Vec<PathBuf> = named.split(':').filter(|path| !path.is_empty()).map(PathBuf::from).collect();
-    if let Ok(versions) = fs::read_dir("/usr/lib/postgresql") {
-        bins.extend(versions.map(|version| version.unwrap().path().join("bin")));
-    }
-    bins.retain(|bin| bin.join("initdb").exists());
-    assert!(!bins.is_empty(), "no PostgreSQL server is installed");
-    bins
-}
-
-struct Server {
-    bin: PathBuf,
-    folder: tempfile::TempDir,
-}
-
-impl Server {
-    fn start(bin: &Path) -> Self {
-        let folder = tempfile::tempdir_in("/tmp").unwrap();
-        Command::new("chown").arg("postgres").arg(folder.path()).status().unwrap();
-        let server = Self { bin: bin.to_owned(), folder };
-        let data = server.data();
-        server.run("initdb", &["--no-sync", "-A", "trust", "-U", "postgres", "--wal-segsize=1", "-D", &data]);
-        let settings = format!(
-            "listen_addresses = ''\nunix_socket_directories = '{}'\nfsync = off\nmax_prepared_transactions = 5\n\
-             wal_keep_size = 1000\nwal_level = logical\nlog_timezone = UTC\n",
-            server.path()
-        );
-        let conf = format!("{data}/postgresql.auto.conf");
-        fs::write(&conf, fs::read_to_string(&conf).unwrap() + &settings).unwrap();
-        let log = format!("{}/log", server.path());
-        server.run("pg_ctl", &["start", "-w", "-s", "-D", &data, "-l", &log]);
-        server
-    }
-
-    fn path(&self) -> String {
-        self.folder.path().to_str().unwrap().to_owned()
-    }
-
-    fn data(&self) -> String {
-        format!("{}/data", self.path())
-    }
-
-    fn run(&self, program: &str, arguments: &[&str]) -> String {
-        let own = self.bin.join(program);
-        let program = if own.exists() { own } else { PathBuf::from(program) };
-        let mut command = Command::new("setpriv");
-        command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", "--"]).arg(program).args(arguments);
-        command.env("TZ", "UTC").env("LC_ALL", "C").stdin(Stdio::null());
-        if arguments.contains(&"start") {
-            assert!(command.stdout(Stdio::null()).status().unwrap().success());
-            return String::new();
-        }
-        let output = command.output().unwrap();
-        let told = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{command:?} {told}");
-        String::from_utf8(output.stdout).unwrap().trim().to_owned()
-    }
-
-    fn sql(&self, sql: &str) -> String {
-        self.run("psql", &["-XAtq", "-U", "postgres", "-d", "postgres", "-h", &self.path(), "-c", sql])
-    }
-
-    fn stop(&self) {
-        self.run("pg_ctl", &["stop", "-w", "-s", "-m", "fast", "-D", &self.data()]);
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = Command::new("setpriv")
-            .args(["--reuid=postgres", "--regid=postgres", "--clear-groups", "--"])
-            .arg(self.bin.join("pg_ctl"))
-            .args(["stop", "-s", "-m", "immediate", "-D", &self.data()])
-            .output();
-    }
-}
+use server::{SEGMENT, Server, bins};
 
 /// What `pg_waldump` says of one record.
 #[derive(Debug, PartialEq)]
@@ -335,5 +257,26 @@ fn base_backups_of_real_servers_are_understood() {
         }
         assert_eq!(seen, manifest.files.len());
         eprintln!("{}: manifest version {}, {seen} files", bin.display(), manifest.version);
+    }
+}
+
+#[test]
+fn manifests_are_written_as_the_server_writes_them() {
+    for bin in bins() {
+        let server = Server::start(&bin);
+        // Names that need every kind of escape, and one that is no text.
+        for name in ["say \"hi\"\\\n\r\t\u{8}\u{c}\u{1}\u{1f}\u{7f}\u{e4}\u{1f418}".as_bytes(), b"odd\xff"] {
+            fs::write(Path::new(&server.data()).join(OsStr::from_bytes(name)), b"x").unwrap();
+        }
+        Command::new("chown").args(["-R", "postgres", &server.data()]).status().unwrap();
+        for checksums in ["NONE", "CRC32C", "SHA224", "SHA256", "SHA384", "SHA512"] {
+            let argument = format!("--manifest-checksums={checksums}");
+            let folder = server.base_backup(checksums, &["-Ft", "-X", "none", &argument]);
+            let bytes = fs::read(format!("{folder}/backup_manifest")).unwrap();
+            let manifest = Manifest::parse(&bytes).unwrap();
+            assert!(manifest.to_bytes() == bytes, "{} {checksums}", bin.display());
+            assert_eq!(manifest.file("PG_VERSION").unwrap().checksum.is_none(), checksums == "NONE");
+            assert!(manifest.files.iter().any(|file| file.path == b"odd\xff"));
+        }
     }
 }

@@ -27,7 +27,22 @@ same_cases!(plain::GrantKind => exported::GrantKind {
     Endpoint, Credential, DirectoryRead, DirectoryWrite, Tool,
 });
 same_cases!(plain::ReplayKind => exported::ReplayKind { None, AtStart });
-same_cases!(plain::RuleAction => backup_set::RuleAction { Exclude, Empty, Last });
+same_cases!(plain::RuleAction => backup_set::RuleAction { Exclude, Empty, Last, Inspect });
+
+impl From<plain::Patch> for backup_set::Patch {
+    fn from(patch: plain::Patch) -> Self {
+        let range = |range: std::ops::Range<u64>| backup_set::Range {
+            offset: range.start,
+            bytes: range.end.saturating_sub(range.start),
+        };
+        Self {
+            bytes: patch.bytes,
+            inherited: patch.inherited,
+            ranges: patch.ranges.into_iter().map(range).collect(),
+            parent_crc32c: patch.parent_crc32c,
+        }
+    }
+}
 
 impl From<types::Error> for plain::Error {
     fn from(error: types::Error) -> Self {
@@ -142,7 +157,12 @@ impl From<plain::Description> for exported::Description {
             methods: description
                 .methods
                 .into_iter()
-                .map(|method| exported::Method { name: method.name, summary: method.summary, grants: method.grants })
+                .map(|method| exported::Method {
+                    name: method.name,
+                    summary: method.summary,
+                    grants: method.grants,
+                    builds_on: method.builds_on,
+                })
                 .collect(),
             replay: description.replay.into(),
             grants: description

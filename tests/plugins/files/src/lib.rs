@@ -67,6 +67,7 @@ impl Engine for Files {
                 name: "copy".to_owned(),
                 summary: "every file as it is found".to_owned(),
                 grants: Vec::new(),
+                builds_on: Vec::new(),
             }],
             replay: ReplayKind::None,
             grants: vec![GrantRequest {
@@ -108,7 +109,7 @@ impl Engine for Files {
         let folder = host::open_directory(GRANT)?;
         into.identify(&identity()).await?;
         into.put_node(main_folder()).await?;
-        let stored = into.put_tree(MAIN, &folder, &rules).await?;
+        let stored = into.put_tree(MAIN, &folder, &rules, "").await?;
         host::log(Level::Info, &format!("stored {} files, {} bytes", stored.files, stored.bytes));
         Ok(BackupReport {
             start: nowhere(),

@@ -10,6 +10,7 @@
 //! | [`store`] | bytes stored wrongly: unidentified, abandoned, outside the backup |
 //! | [`log`] | log with gaps, overlaps and wrong lengths |
 //! | [`escape`] | ways out of the folder of a restore |
+//! | [`tool`] | granted programs, run as they may be and as they may not |
 //!
 //! What the host refuses comes back as the call's own error, so that a test sees the
 //! host's words. `honest` does nothing wrong: it shows that the others fail for their crime.
@@ -19,6 +20,7 @@ mod escape;
 mod lie;
 mod log;
 mod store;
+mod tool;
 
 use backstay_sdk::*;
 use serde_json::Value;
@@ -36,6 +38,7 @@ impl Engine for Hostile {
         let settings = Settings::read();
         crime::commit_now(&settings);
         crime::commit(&settings).await?;
+        tool::commit(&settings).await?;
         Ok(lie::facts(&settings))
     }
 

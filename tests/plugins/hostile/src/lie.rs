@@ -11,7 +11,12 @@ pub(crate) fn description(settings: &Settings) -> Description {
         name: "hostile".to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         summary: "does what no plugin may".to_owned(),
-        methods: vec![Method { name: "crime".to_owned(), summary: "as set".to_owned(), grants: Vec::new() }],
+        methods: vec![Method {
+            name: "crime".to_owned(),
+            summary: "as set".to_owned(),
+            grants: Vec::new(),
+            builds_on: Vec::new(),
+        }],
         replay: ReplayKind::AtStart,
         grants: Vec::new(),
         config_schema: "{}".to_owned(),

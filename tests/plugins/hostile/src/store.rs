@@ -15,7 +15,7 @@ pub(crate) async fn commit(settings: &Settings, into: &BackupWriter) -> Result<(
         "unidentified-node" => return into.put_node(folder("early")).await,
         "unidentified-tree" => {
             let source = host::open_directory("data")?;
-            return into.put_tree("early", &source, &[]).await.map(drop);
+            return into.put_tree("early", &source, &[], "").await.map(drop);
         }
         "unidentified-swallowed" => {
             // Refused, and reported as a success all the same.
@@ -52,7 +52,7 @@ pub(crate) async fn commit(settings: &Settings, into: &BackupWriter) -> Result<(
         "unread" => {
             let source = host::open_directory("data")?;
             let unread: Vec<_> = (0..STREAMS).map(|_| source.read("file", 0, None)).collect();
-            into.put_tree("data", &source, &[]).await?;
+            into.put_tree("data", &source, &[], "").await?;
             drop(unread);
             Ok(())
         }
@@ -65,7 +65,7 @@ pub(crate) async fn commit(settings: &Settings, into: &BackupWriter) -> Result<(
                 body.next().await?;
                 held.push(body);
             }
-            into.put_tree("data", &source, &[]).await?;
+            into.put_tree("data", &source, &[], "").await?;
             drop(held);
             Ok(())
         }
@@ -103,7 +103,7 @@ pub(crate) async fn commit(settings: &Settings, into: &BackupWriter) -> Result<(
         "rules" => {
             let source = host::open_directory("data")?;
             let pattern = settings.text("path", "[").to_owned();
-            into.put_tree("data", &source, &[Rule { pattern, action: RuleAction::Exclude }]).await.map(drop)
+            into.put_tree("data", &source, &[Rule { pattern, action: RuleAction::Exclude }], "").await.map(drop)
         }
         "read" => {
             let source = host::open_directory("data")?;

@@ -23,8 +23,8 @@ use backstay::engine::{
     types::{Error, ErrorKind, FileAttributes, NodeKind, Position},
 };
 use exports::backstay::engine::engine::{
-    BackupJob, BackupReport, Description, Facts, Guest, Method, Place, RecoveryTarget, ReplayKind, RestoreJob,
-    RestoreReport,
+    BackupJob, BackupReport, Description, Facts, FilePart, Finding, Guest, Method, Place, RecoveryTarget, ReplayKind,
+    RestoreJob, RestoreReport,
 };
 
 struct Raw;
@@ -38,7 +38,12 @@ impl Guest for Raw {
             name: "raw".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             summary: "the bare contract".to_owned(),
-            methods: vec![Method { name: "streams".to_owned(), summary: "as set".to_owned(), grants: Vec::new() }],
+            methods: vec![Method {
+                name: "streams".to_owned(),
+                summary: "as set".to_owned(),
+                grants: Vec::new(),
+                builds_on: Vec::new(),
+            }],
             replay: ReplayKind::None,
             grants: Vec::new(),
             config_schema: "{}".to_owned(),
@@ -82,6 +87,10 @@ impl Guest for Raw {
             }
         }
         Ok(report())
+    }
+
+    fn inspect_part(_part: FilePart, _bytes: Vec<u8>) -> Result<Vec<Finding>, Error> {
+        Err(unsupported())
     }
 
     async fn archive(_into: LogWriter) -> Result<(), Error> {

@@ -48,6 +48,7 @@ fn acts() {
         }
         Ok("confine") => crate::confine::act(),
         Ok("crime") => crate::crimes::act(),
+        Ok("tool") => crate::tools::act(),
         Ok(role) => panic!("there is no role {role}"),
         Err(_) => {
             let output = run("nobody", &[]);

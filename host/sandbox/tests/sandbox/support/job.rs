@@ -43,6 +43,19 @@ impl Job {
         self
     }
 
+    /// The same with the granted program `tool`, run with these arguments.
+    pub(crate) fn tool(mut self, program: &Path, arguments: &[&str]) -> Self {
+        self.grants.tools.insert("tool".to_owned(), program.to_owned());
+        self.config["arguments"] = arguments.into();
+        self
+    }
+
+    /// The same with standard input for the tool.
+    pub(crate) fn input(mut self, text: &str) -> Self {
+        self.config["input"] = text.into();
+        self
+    }
+
     pub(crate) fn folder(mut self, name: &str, path: &Path) -> Self {
         self.directories.insert(name.to_owned(), open(path, false));
         self

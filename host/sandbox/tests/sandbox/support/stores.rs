@@ -1,9 +1,10 @@
 //! A backup and a log in memory: what the pipeline does on a repository, and as strict.
 
 use async_trait::async_trait;
-use backstay_core::{Chain, Position, RelativePath, Segment, Timestamp};
+use backstay_core::{Chain, Finding, Position, RelativePath, Segment, Timestamp};
 use backstay_sandbox::{
-    Attributes, BackupSink, BackupSource, Body, EngineError, EngineErrorKind, LogSink, Node, NodeKind, Placed,
+    Attributes, BackupSink, BackupSource, Body, EngineError, EngineErrorKind, Found, LogSink, Node, NodeKind, Patch,
+    Patched, Placed, Witness,
 };
 use bytes::Bytes;
 use cap_std::fs::{Dir, OpenOptions};
@@ -24,6 +25,7 @@ struct Stored {
     identity: Option<String>,
     files: BTreeMap<String, (Attributes, Vec<u8>)>,
     nodes: BTreeMap<String, Node>,
+    found: Vec<Finding>,
     /// Files whose body ended with an error, or whose call was given up.
     unfinished: usize,
 }
@@ -50,6 +52,10 @@ impl MemoryBackup {
     /// Paths of all folders and links.
     pub(crate) fn node_paths(&self) -> Vec<String> {
         self.0.lock().unwrap().nodes.keys().cloned().collect()
+    }
+
+    pub(crate) fn found(&self) -> Vec<Finding> {
+        self.0.lock().unwrap().found.clone()
     }
 
     pub(crate) fn unfinished(&self) -> usize {
@@ -93,9 +99,27 @@ impl BackupSink for MemoryBackup {
         Ok(length)
     }
 
-    async fn put_local(&self, path: RelativePath, attributes: Attributes, mut file: File) -> Result<u64, EngineError> {
+    async fn put_local(
+        &self,
+        path: RelativePath,
+        attributes: Attributes,
+        mut file: File,
+        witness: Option<Arc<dyn Witness>>,
+    ) -> Result<u64, EngineError> {
         let mut bytes = Vec::new();
         io::Read::read_to_end(&mut file, &mut bytes).map_err(|error| failed(&error))?;
+        if let Some(witness) = witness {
+            // On a thread that may block, as a repository does.
+            let shown = bytes.clone();
+            let looked = tokio::task::spawn_blocking(move || {
+                let fine = witness.look(0, &shown, false)?;
+                if !fine {
+                    witness.look(0, &shown, true)?;
+                }
+                Ok::<_, EngineError>(())
+            });
+            looked.await.unwrap()?;
+        }
         let length = bytes.len() as u64;
         self.0.lock().unwrap().files.insert(path.to_string(), (attributes, bytes));
         Ok(length)
@@ -106,8 +130,42 @@ impl BackupSink for MemoryBackup {
         Ok(())
     }
 
+    /// A backup of its own is its own parent, for tests.
+    async fn put_patched(
+        &self,
+        path: RelativePath,
+        attributes: Attributes,
+        patch: Patch,
+        mut body: Body,
+    ) -> Result<Patched, EngineError> {
+        let mut bytes = self.file(path.as_str()).unwrap_or_default();
+        bytes.resize(patch.bytes as usize, 0);
+        let mut patches = Vec::new();
+        while let Some(chunk) = body.next().await {
+            patches.extend_from_slice(&chunk.map_err(|error| failed(&error))?);
+        }
+        let mut patches = patches.as_slice();
+        for range in &patch.ranges {
+            let (now, rest) = patches.split_at((range.end - range.start) as usize);
+            bytes[range.start as usize..range.end as usize].copy_from_slice(now);
+            patches = rest;
+        }
+        let patched = Patched { bytes: patch.bytes, crc32c: crc32c::crc32c(&bytes) };
+        self.0.lock().unwrap().files.insert(path.to_string(), (attributes, bytes));
+        Ok(patched)
+    }
+
+    fn found(&self, found: Found) {
+        self.0.lock().unwrap().found.extend(found.named);
+    }
+
     fn parent_notes(&self) -> Option<String> {
         None
+    }
+
+    fn parent_read(&self, path: RelativePath) -> Body {
+        let bytes = self.file(path.as_str()).unwrap_or_default();
+        stream::iter([Ok(Bytes::from(bytes))]).boxed()
     }
 }
 

@@ -316,6 +316,14 @@ mod tests {
     }
 
     #[test]
+    fn a_copy_begins_in_three_ways() {
+        // The format and the columns' count, 0 of each where bytes are copied that are no table.
+        for (tag, message) in [(b'H', Backend::CopyOut), (b'G', Backend::CopyIn), (b'W', Backend::CopyBoth)] {
+            assert_eq!(parse(tag, b"\0\0\0").unwrap(), message);
+        }
+    }
+
+    #[test]
     fn sasl_mechanisms_end_with_an_empty_one() {
         assert_eq!(
             parse(b'R', b"\0\0\0\x0aSCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0").unwrap(),

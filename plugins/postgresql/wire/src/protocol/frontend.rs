@@ -112,6 +112,13 @@ pub fn copy_done() -> Vec<u8> {
     b"c\0\0\0\x04".to_vec()
 }
 
+/// The end of what we copy, before it is all there: the server's command fails, and quotes `reason`.
+pub fn copy_fail(reason: &str) -> Result<Vec<u8>> {
+    let mut body = Vec::with_capacity(reason.len() + 1);
+    put_text(&mut body, reason)?;
+    framed(b'f', &body)
+}
+
 /// The polite end of a session.
 #[must_use]
 pub fn terminate() -> Vec<u8> {
@@ -180,12 +187,15 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::BadArgument);
         assert!(query("SELECT 1\0").is_err());
         assert!(password(b"a\0b").is_err());
+        assert!(copy_fail("a\0b").is_err());
     }
 
     #[test]
     fn lengths_count_themselves_and_not_the_tag() {
         assert_eq!(query("SHOW x").unwrap(), b"Q\0\0\0\x0bSHOW x\0");
         assert_eq!(copy_data(b"abc").unwrap(), b"d\0\0\0\x07abc");
+        assert_eq!(copy_done(), b"c\0\0\0\x04");
+        assert_eq!(copy_fail("no").unwrap(), b"f\0\0\0\x07no\0");
         assert_eq!(ssl_request(), [0, 0, 0, 8, 4, 210, 22, 47]);
         assert_eq!(sasl_initial_response("M", b"xy").unwrap(), b"p\0\0\0\x0cM\0\0\0\0\x02xy");
     }

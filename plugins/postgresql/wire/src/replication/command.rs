@@ -9,6 +9,10 @@ use crate::{Error, ErrorKind, Result};
 /// Asks who the server is: `systemid`, `timeline`, `xlogpos`, `dbname`.
 pub const IDENTIFY_SYSTEM: &str = "IDENTIFY_SYSTEM";
 
+/// Offers the manifest of an earlier backup, as a copy from us: an incremental one that is asked for
+/// in the same session builds on it. Servers know it as of 17.
+pub const UPLOAD_MANIFEST: &str = "UPLOAD_MANIFEST";
+
 /// The word for a checkpoint that does not wait.
 pub const CHECKPOINT_FAST_NAME: &str = "fast";
 
@@ -82,6 +86,9 @@ pub struct BaseBackup<'a> {
     pub progress: bool,
     /// Whether the WAL that makes the backup consistent is inside.
     pub wal: bool,
+    /// Whether only blocks come that changed since the backup whose manifest the session offered with
+    /// [`UPLOAD_MANIFEST`]. As of 17, and only where `summarize_wal` is on.
+    pub incremental: bool,
 }
 
 impl BaseBackup<'_> {
@@ -96,6 +103,13 @@ impl BaseBackup<'_> {
         {
             return Err(Error::new(ErrorKind::BadArgument, format_args!("a rate of {rate} kB/s is out of range"))
                 .with_hint("use 32 to 1048576 kB/s"));
+        }
+        if self.incremental && !version.has_incremental_backups() {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format_args!("the server is PostgreSQL {version}, which makes no incremental backups"),
+            )
+            .with_hint("make a full backup, or upgrade the server to PostgreSQL 17 or later"));
         }
         let bracketed = version.has_bracketed_options();
         let mut options = vec![format!("LABEL {label}")];
@@ -118,6 +132,9 @@ impl BaseBackup<'_> {
         options.push("TABLESPACE_MAP".to_owned());
         options.push("MANIFEST 'yes'".to_owned());
         options.push("MANIFEST_CHECKSUMS 'CRC32C'".to_owned());
+        if self.incremental {
+            options.push("INCREMENTAL".to_owned());
+        }
         let mut command = "BASE_BACKUP ".to_owned();
         // Writing to a String cannot fail.
         let _ = if bracketed {
@@ -138,7 +155,14 @@ mod tests {
     const V15: ServerVersion = ServerVersion { major: 15, minor: 1 };
 
     fn backup() -> BaseBackup<'static> {
-        BaseBackup { label: "it's", checkpoint: Checkpoint::Fast, max_rate_kib: Some(1024), progress: true, wal: true }
+        BaseBackup {
+            label: "it's",
+            checkpoint: Checkpoint::Fast,
+            max_rate_kib: Some(1024),
+            progress: true,
+            wal: true,
+            incremental: false,
+        }
     }
 
     #[test]
@@ -153,6 +177,20 @@ mod tests {
             "BASE_BACKUP (LABEL 'it''s', PROGRESS, CHECKPOINT 'fast', WAL, WAIT 0, MAX_RATE 1024, \
              TABLESPACE_MAP, MANIFEST 'yes', MANIFEST_CHECKSUMS 'CRC32C')"
         );
+    }
+
+    #[test]
+    fn an_incremental_backup_is_asked_for_where_there_is_one() {
+        let backup = BaseBackup { incremental: true, max_rate_kib: None, ..backup() };
+        for major in [17, 18] {
+            let command = backup.command(ServerVersion { major, minor: 0 }).unwrap();
+            assert!(command.ends_with("MANIFEST_CHECKSUMS 'CRC32C', INCREMENTAL)"), "{command}");
+        }
+        for version in [V14, V15, ServerVersion { major: 16, minor: 9 }] {
+            let error = backup.command(version).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unsupported);
+            assert!(error.hint().is_some());
+        }
     }
 
     #[test]

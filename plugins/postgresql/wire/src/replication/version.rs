@@ -49,6 +49,12 @@ impl ServerVersion {
     pub fn has_bracketed_options(self) -> bool {
         self.major >= 15
     }
+
+    /// Servers summarise their log, and send only what changed, as of 17.
+    #[must_use]
+    pub fn has_incremental_backups(self) -> bool {
+        self.major >= 17
+    }
 }
 
 impl fmt::Display for ServerVersion {

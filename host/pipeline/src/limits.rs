@@ -1,0 +1,5 @@
+//! Bounds of the pipeline in one table, each with its reason.
+
+/// How deep below the folder of a restore links to its volumes are looked for: databases keep them near the top
+/// (PostgreSQL's `pg_tblspc/16385` is two deep), and a folder with a million files is not to be walked for them.
+pub(crate) const LINK_DEPTH_MAX: usize = 3;

@@ -1,0 +1,152 @@
+#!/usr/bin/env python3
+"""Backs one cluster up with Backstay and its peers, in turns on the same machine, and says who took how long.
+
+    python3 tests/bench/peers BACKSTAY PLUGINS [--ceiling PROGRAM] [--megabytes 4096] [--rounds 3] [--only NAME,…] [--out FOLDER]
+
+Every tool has all cores, encrypts (but for pg_basebackup | zstd, which cannot), compresses with zstd at its fastest
+level, and writes to a folder of the same disk. Absolute times differ between machines and days; the ratios within one
+run are the result. The page cache is warm: everybody reads the same files, which fit into memory.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import pwd
+import shutil
+import subprocess
+import sys
+import tempfile
+
+import contenders
+import report
+from dataset import Cluster
+
+PHASES = ("full", "unchanged", "changed", "restore")
+
+
+def become_ordinary():
+    """PostgreSQL refuses to run as root."""
+    if os.getuid() == 0:
+        user = pwd.getpwnam("postgres")
+        os.setgroups([])
+        os.setgid(user.pw_gid)
+        os.setuid(user.pw_uid)
+    os.environ |= {"HOME": "/nonexistent", "LC_ALL": "C", "TZ": "UTC"}
+
+
+def say(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+def ceiling(program, cluster):
+    """The unavoidable work alone, on all cores; seconds."""
+    out = subprocess.run([program, cluster.data], check=True, stdout=subprocess.PIPE).stdout
+    return json.loads(out)["seconds"]
+
+
+def measure(arguments, folder):
+    cluster = Cluster(folder)
+    cluster.create()
+    try:
+        return race(arguments, folder, cluster)
+    finally:
+        cluster.stop()
+
+
+def race(arguments, folder, cluster):
+    say(f"making {arguments.megabytes} MB of data")
+    cluster.fill(arguments.megabytes)
+    all_of_them = [
+        contenders.Backstay(folder, cluster, arguments.backstay, arguments.plugins),
+        contenders.Backstay(folder, cluster, arguments.backstay, arguments.plugins, method="stream"),
+        contenders.Restic(folder, cluster),
+        contenders.PgBackRest(folder, cluster),
+        contenders.BaseBackupZstd(folder, cluster),
+    ]
+    wanted = arguments.only.split(",") if arguments.only else [one.name for one in all_of_them]
+    running = [one for one in all_of_them if one.name in wanted]
+    # Seconds, memory and added bytes by phase and contender, one of each a round.
+    results = {phase: {one.name: [] for one in running} for phase in PHASES}
+    results["ceiling"] = []
+    data_bytes = cluster.bytes()
+    say(f"{data_bytes / 1e6:.0f} MB in {cluster.data}")
+
+    def note(phase, one, measured):
+        results[phase][one.name].append(
+            {"seconds": measured.seconds, "memory": measured.memory, "added": measured.added})
+        say(f"{phase:10} {one.name:22} {measured.seconds:7.2f} s {measured.memory / 2**20:6.0f} MiB {measured.added / 1e6:9.1f} MB added")
+
+    for number in range(arguments.rounds):
+        if arguments.ceiling:
+            results["ceiling"].append(ceiling(arguments.ceiling, cluster))
+            say(f"ceiling    {results['ceiling'][-1]:30.2f} s")
+        for one in running:
+            one.reset()
+            note("full", one, one.backup())
+        for one in running:
+            note("unchanged", one, one.backup())
+        cluster.change(1, (number + 1) / 100)
+        for one in running:
+            note("changed", one, one.backup())
+        for one in running:
+            into = folder / "restored"
+            note("restore", one, one.restore(into))
+            shutil.rmtree(into)
+    check_with_restic(running)
+    return {
+        "megabytes": data_bytes / 1e6,
+        "rounds": arguments.rounds,
+        "machine": report.machine(),
+        "versions": {one.name: one.version() for one in running},
+        "results": results,
+    }
+
+
+def check_with_restic(running):
+    for one in running:
+        if isinstance(one, contenders.Backstay):
+            environment = {**os.environ, "RESTIC_PASSWORD": "bench"}
+            subprocess.run(["restic", "--no-cache", "-r", one.repository, "check", "--read-data"], check=True,
+                           stdout=subprocess.DEVNULL, env=environment)
+            say(f"restic check --read-data passes on {one.name}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("backstay", type=pathlib.Path)
+    parser.add_argument("plugins", type=pathlib.Path)
+    parser.add_argument("--ceiling", type=pathlib.Path)
+    parser.add_argument("--megabytes", type=int, default=4096)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only")
+    parser.add_argument("--out", type=pathlib.Path)
+    parser.add_argument("--folder", default="/var/tmp", help="where the data and the repositories go")
+    arguments = parser.parse_args()
+    for name in ("backstay", "plugins", "ceiling"):
+        if getattr(arguments, name):
+            setattr(arguments, name, getattr(arguments, name).resolve())
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        # The measuring half is an ordinary user; what it found is written by whoever called.
+        os.close(reader)
+        become_ordinary()
+        with tempfile.TemporaryDirectory(prefix="backstay-peers-", dir=arguments.folder) as folder:
+            found = measure(arguments, pathlib.Path(folder))
+        with os.fdopen(writer, "w") as pipe:
+            json.dump(found, pipe)
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        text = pipe.read()
+    _, status = os.waitpid(child, 0)
+    if status != 0 or not text:
+        raise SystemExit("peers: failed")
+    found = json.loads(text)
+    print(report.table(found))
+    if arguments.out:
+        report.write(found, arguments.out)
+
+
+main()

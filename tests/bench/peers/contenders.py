@@ -1,0 +1,205 @@
+"""Who takes part: each makes its repository, backs the cluster up, and restores the newest backup."""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import time
+
+import dataset
+
+
+class Measured:
+    """One command: wall seconds, largest resident memory of it and its children, bytes added to the repository."""
+
+    def __init__(self, seconds, memory, added):
+        self.seconds, self.memory, self.added = seconds, memory, added
+
+
+def resident(root):
+    """Resident bytes of a process and all below it, without what they share with files."""
+    children, todo, total = {}, [root], 0
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            try:
+                parent = int(pathlib.Path(entry.path, "stat").read_text().rsplit(")", 1)[1].split()[1])
+            except (OSError, IndexError):
+                continue
+            children.setdefault(parent, []).append(int(entry.name))
+    while todo:
+        pid = todo.pop()
+        todo += children.get(pid, [])
+        try:
+            for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
+                if line.startswith("RssAnon:"):
+                    total += int(line.split()[1]) * 1024
+        except OSError:
+            pass
+    return total
+
+
+def size(folder):
+    total = 0
+    for root, _, files in os.walk(folder):
+        for name in files:
+            try:
+                total += os.stat(os.path.join(root, name)).st_size
+            except OSError:
+                pass
+    return total
+
+
+class Contender:
+    """A tool, a repository in a folder of its own."""
+
+    name = ""
+
+    def __init__(self, folder, cluster):
+        self.folder = pathlib.Path(folder) / self.name.replace(" ", "-").replace("|", "").replace("_", "-")
+        self.repository = self.folder / "repo"
+        self.cluster = cluster
+        self.environment = dict(os.environ)
+
+    def reset(self):
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        self.init()
+
+    def run(self, command, quiet=True):
+        output = subprocess.DEVNULL if quiet else None
+        with open(self.folder / "log", "ab") as log:
+            subprocess.run(command, check=True, stdout=output, stderr=log, env=self.environment, shell=isinstance(command, str))
+
+    def measure(self, command):
+        before = size(self.repository)
+        os.sync()
+        with open(self.folder / "log", "ab") as log:
+            begun = time.monotonic()
+            process = subprocess.Popen(command, stdout=log, stderr=log, env=self.environment, shell=isinstance(command, str),
+                                       executable="/bin/bash" if isinstance(command, str) else None)
+            memory = 0
+            while process.poll() is None:
+                memory = max(memory, resident(process.pid))
+                time.sleep(0.05)
+            seconds = time.monotonic() - begun
+        if process.returncode != 0:
+            raise SystemExit(f"peers: {self.name} failed, see {self.folder}/log: {command}")
+        return Measured(seconds, memory, size(self.repository) - before)
+
+    def backup(self):
+        """All content read again."""
+        raise NotImplementedError
+
+    def restore(self, into):
+        """The newest backup."""
+        raise NotImplementedError
+
+
+class Backstay(Contender):
+    name = "backstay"
+
+    def __init__(self, folder, cluster, binary, plugins, method="files"):
+        self.name = f"backstay {method}"
+        super().__init__(folder, cluster)
+        self.binary, self.method = str(binary), method
+        self.environment |= {"BACKSTAY_CONFIG": str(self.folder / "backstay.toml"), "BACKSTAY_PLUGINS": str(plugins),
+                             "BACKSTAY_CACHE": str(pathlib.Path(folder) / "cache")}
+
+    def version(self):
+        return subprocess.run([self.binary, "--version"], stdout=subprocess.PIPE).stdout.decode().split()[-1]
+
+    def init(self):
+        for name in ("password", "pgpassword"):
+            path = self.folder / name
+            path.write_text("bench\n")
+            path.chmod(0o600)
+        (self.folder / "backstay.toml").write_text(f"""
+[repositories.main]
+url = "file://{self.repository}"
+password-file = "{self.folder}/password"
+[targets.shop]
+engine = "postgresql"
+repository = "main"
+[targets.shop.grants]
+endpoints.primary = "127.0.0.1:{self.cluster.port}"
+credentials.primary = {{ user = "postgres", password-file = "{self.folder}/pgpassword" }}
+directories.data = "{self.cluster.data}"
+""")
+        self.run([self.binary, "repo", "init", "main"])
+        # The plugin is compiled once on a machine, not once a backup.
+        self.run([self.binary, "plugin", "show", "postgresql"])
+
+    def backup(self):
+        return self.measure([self.binary, "backup", "shop", "--method", self.method])
+
+    def restore(self, into, delta=False):
+        return self.measure([self.binary, "restore", "shop", "--into", str(into), "--to", "backup-end"] + ["--delta"] * delta)
+
+
+class Restic(Contender):
+    name = "restic"
+
+    def version(self):
+        return subprocess.run(["restic", "version"], stdout=subprocess.PIPE).stdout.decode().split()[1]
+
+    def init(self):
+        self.environment |= {"RESTIC_REPOSITORY": str(self.repository), "RESTIC_PASSWORD": "bench"}
+        self.run(["restic", "--no-cache", "init"])
+
+    def backup(self):
+        exclude = [f"--exclude={self.cluster.data}/pg_wal/*", f"--exclude={self.cluster.data}/postmaster.pid"]
+        return self.measure(["restic", "--no-cache", "backup", "--force", str(self.cluster.data)] + exclude)
+
+    def restore(self, into):
+        return self.measure(["restic", "--no-cache", "restore", "latest", "--target", str(into)])
+
+
+class PgBackRest(Contender):
+    name = "pgbackrest"
+
+    def version(self):
+        return subprocess.run(["pgbackrest", "version"], stdout=subprocess.PIPE).stdout.decode().split()[1]
+
+    def options(self):
+        cores = os.cpu_count()
+        return ["--stanza=bench", f"--repo1-path={self.repository}", f"--pg1-path={self.cluster.data}",
+                f"--pg1-port={self.cluster.port}", f"--pg1-socket-path={self.cluster.folder}", "--pg1-user=postgres",
+                f"--process-max={cores}", "--compress-type=zst", "--compress-level=1", "--repo1-cipher-type=aes-256-cbc",
+                f"--log-path={self.folder}", f"--lock-path={self.folder}/lock", f"--spool-path={self.folder}", "--log-level-console=warn",
+                "--no-archive-check", "--start-fast"]
+
+    def init(self):
+        self.environment |= {"PGBACKREST_REPO1_CIPHER_PASS": "bench"}
+        only = [o for o in self.options() if not o.startswith(("--process-max", "--compress", "--no-archive", "--start"))]
+        self.run(["pgbackrest", *only, "--no-online", "stanza-create"])
+
+    def backup(self):
+        kind = "full" if size(self.repository / "backup" / "bench") < 1 << 20 else "incr"
+        delta = ["--delta"] if kind == "incr" else []
+        return self.measure(["pgbackrest", *self.options(), f"--type={kind}", *delta, "backup"])
+
+    def restore(self, into, delta=False):
+        pathlib.Path(into).mkdir(parents=True, exist_ok=True)
+        only = [o for o in self.options() if not o.startswith(("--compress", "--no-archive", "--start", "--pg1"))]
+        return self.measure(["pgbackrest", *only, f"--pg1-path={into}", "--type=immediate", "restore"] + ["--delta"] * delta)
+
+
+class BaseBackupZstd(Contender):
+    name = "pg_basebackup | zstd"
+
+    def version(self):
+        return subprocess.run([dataset.tool("pg_basebackup"), "--version"], stdout=subprocess.PIPE).stdout.decode().split()[2]
+
+    def init(self):
+        self.repository.mkdir()
+
+    def backup(self):
+        for old in self.repository.iterdir():
+            old.unlink()
+        dump = [dataset.tool("pg_basebackup"), "-h", str(self.cluster.folder), "-p", str(self.cluster.port), "-U", "postgres",
+                "-Ft", "-X", "fetch", "--checkpoint=fast", "-D", "-"]
+        return self.measure(f"set -o pipefail; {' '.join(dump)} | zstd -1 -T{os.cpu_count()} -q -o {self.repository}/base.tar.zst")
+
+    def restore(self, into):
+        pathlib.Path(into).mkdir(parents=True)
+        return self.measure(f"set -o pipefail; zstd -dqc {self.repository}/base.tar.zst | tar -xf - -C {into}")
