@@ -56,7 +56,7 @@ install: ## Put the built program and plugins below DESTDIR and PREFIX (/usr); b
 test: ## Everything: style, lints, licences, unit and property tests, documentation, real servers
 	@tools/install-deps test
 	@$(MAKE) --no-print-directory packages='$(tested) --all-targets' \
-	  format-check lint deny test-units test-plugins test-docs test-end-to-end
+	  format-check lint deny test-units test-plugins test-docs test-demo test-end-to-end
 
 .PHONY: format
 format: ## Format the code
@@ -66,9 +66,16 @@ format: ## Format the code
 format-check:
 	cargo fmt --all --check
 
+# Apart from the workspace. Running them needs nightly; that they still compile does not.
+fuzzers := $(patsubst %/,%,$(dir $(wildcard */fuzz/Cargo.toml */*/fuzz/Cargo.toml */*/*/fuzz/Cargo.toml)))
+
 .PHONY: lint
-lint: ## Clippy, warnings are errors
+lint: ## Clippy, warnings are errors; the fuzz targets compile
 	cargo clippy --locked --workspace --all-targets -- -D warnings
+	@for crate in $(fuzzers); do \
+	  echo "cargo check in $$crate"; \
+	  (cd $$crate && CARGO_TARGET_DIR=$(CURDIR)/target/fuzz-check cargo check --quiet) || exit; \
+	done
 
 .PHONY: deny
 deny: ## Licences, sources and bans of every dependency; known holes where the list can be fetched
@@ -88,6 +95,13 @@ test-docs: ## The books' links hold, and their commands do what they say
 	@docs/test/check-links
 	@$(MAKE) --no-print-directory plugins
 	@docs/test/run-docs $(binary)
+
+# Somebody watches it: three minutes at most.
+DEMO_SECONDS_MAX := 180
+.PHONY: test-demo
+test-demo: plugins ## The tour goes through, and in time
+	timeout $(DEMO_SECONDS_MAX) demo/run $(binary)
+	@echo "demo: 1 passed, 0 failed"
 
 # Which ones, e.g. end_to_end='--test pitr_15'.
 end_to_end ?=
@@ -113,7 +127,7 @@ FUZZ_SECONDS ?= 20
 .PHONY: fuzz-smoke
 fuzz-smoke: ## Every fuzz target for a while (FUZZ_SECONDS)
 	@tools/install-deps fuzz
-	@for crate in $(dir $(wildcard */fuzz */*/fuzz */*/*/fuzz)); do \
+	@for crate in $(fuzzers); do \
 	  for name in $$(cd $$crate && cargo +nightly fuzz list); do \
 	    echo "$$crate: $$name"; \
 	    corpus=$(CURDIR)/target/fuzz-corpus/$$name; mkdir -p $$corpus; \

@@ -1,7 +1,8 @@
 //! What lies between us and a store on a bad day.
 //!
 //! An HTTP proxy in front of an S3 server, one request per connection. For every request the seed decides
-//! whether it passes, comes late, is refused before or after it took effect, or is cut.
+//! whether it passes, comes late, is refused before or after it took effect, or is cut. Faults are dealt like cards:
+//! each kind comes once before any comes again, so that few requests are enough to see all.
 
 use crate::{limits, seed::Seed};
 use anyhow::{Context, Result, bail};
@@ -39,6 +40,7 @@ const FAULTS: [Fault; 6] =
 
 struct Shared {
     seed: Mutex<Seed>,
+    deck: Mutex<Vec<Fault>>,
     injected: Mutex<BTreeMap<Fault, u64>>,
     requests: AtomicU64,
     one_in: AtomicU64,
@@ -60,6 +62,7 @@ impl FaultProxy {
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
             seed: Mutex::new(seed.fork()),
+            deck: Mutex::default(),
             injected: Mutex::default(),
             requests: AtomicU64::new(0),
             one_in: AtomicU64::new(one_in),
@@ -127,7 +130,12 @@ fn draw(shared: &Shared) -> Option<Fault> {
     if one_in == 0 || !seed.one_in(one_in) {
         return None;
     }
-    let fault = *seed.pick(&FAULTS);
+    let mut deck = lock(&shared.deck);
+    if deck.is_empty() {
+        deck.extend(FAULTS);
+    }
+    let card = seed.within(0..deck.len() as u64) as usize;
+    let fault = deck.swap_remove(card);
     *lock(&shared.injected).entry(fault).or_default() += 1;
     Some(fault)
 }

@@ -317,7 +317,7 @@ const ROWS: &[Row] = &[
         change: |config, scene| damaged(config, scene, "flipped-for-restore", corrupt_packs),
         arguments: |scene| restore_to(scene, "latest"),
         code: 5,
-        words: &[],
+        words: &["damaged"],
     },
     Row {
         name: "a pack that is gone",
@@ -333,7 +333,7 @@ const ROWS: &[Row] = &[
         change: |config, scene| damaged(config, scene, "half-index", |copy| truncate(&files(&copy.join("index"))?[0])),
         arguments: check,
         code: 5,
-        words: &[],
+        words: &["damage"],
     },
     Row {
         name: "truncated index, when restoring",
@@ -342,7 +342,7 @@ const ROWS: &[Row] = &[
         },
         arguments: |scene| restore_to(scene, "latest"),
         code: 5,
-        words: &[],
+        words: &["index/", "damage"],
     },
     Row {
         name: "a piece of log that is damaged",
@@ -357,7 +357,7 @@ const ROWS: &[Row] = &[
         },
         arguments: check_data,
         code: 5,
-        words: &[],
+        words: &["damage"],
     },
     Row {
         name: "non-empty destination",
@@ -412,7 +412,7 @@ const ROWS: &[Row] = &[
         change: as_it_is,
         arguments: |scene| restore_to(scene, "time:yesterday"),
         code: 2,
-        words: &[],
+        words: &["yesterday", "rfc 3339"],
     },
 ];
 

@@ -37,6 +37,9 @@ fn changed_blocks_become_full_backups() -> Result<()> {
     primary.sql("CREATE TABLE going AS SELECT n FROM generate_series(1, 1000) n")?;
     primary.sql("CREATE TABLE scattered (n int, filler text) WITH (fillfactor = 50)")?;
     primary.sql("INSERT INTO scattered SELECT n, repeat('x', 200) FROM generate_series(1, 100000) n")?;
+    primary.sql("CREATE TABLE regrown AS SELECT n, repeat('x', 500) FROM generate_series(1, 40000) n")?;
+    let copied = Scratch::new()?;
+    let copied = copied.join("rows");
     let backstay = Backstay::in_folder(&primary.address())?;
     let from = ledger::mark(&primary)?;
     let mut archive = backstay.archive()?;
@@ -53,12 +56,18 @@ fn changed_blocks_become_full_backups() -> Result<()> {
         primary.sql(&format!("UPDATE scattered SET n = n + 1 WHERE n % 997 = {round}"))?;
         primary.sql(&format!("CREATE TABLE made{round} AS SELECT n FROM generate_series(1, 5000) n"))?;
         primary.sql("DROP TABLE IF EXISTS going")?;
+        // Cut, then made longer by a bulk load, which adds blocks that the log does not mention.
+        primary.sql("DELETE FROM regrown WHERE n > 2000")?;
+        primary.sql("VACUUM (TRUNCATE) regrown")?;
+        let rows = format!("SELECT n, repeat('y', 500) FROM generate_series(1, {}) n", 20_001 + round);
+        primary.sql(&format!("COPY ({rows}) TO '{}'", copied.display()))?;
+        primary.sql(&format!("COPY regrown FROM '{}'", copied.display()))?;
         ledger::run_for(&primary, Duration::from_secs(1), Duration::from_millis(300), &format!("round {round} "))?;
         backups.push(backstay.backup_with(&BY_CHANGES)?);
     }
     let sum = "SELECT (SELECT count(*) FROM growing), (SELECT sum(hashtext(t::text)) FROM shrinking t),
                (SELECT sum(hashtext(t::text)) FROM scattered t), (SELECT sum(hashtext(t::text)) FROM still t),
-               (SELECT count(*) FROM made2)";
+               (SELECT count(*) FROM made2), (SELECT sum(hashtext(t::text)) FROM regrown t)";
     let expected = primary.sql(sum)?;
     load.stop(&primary)?;
     let history = History::read(&primary, from)?;

@@ -82,7 +82,7 @@ fn fifty_kills_damage_nothing_and_lose_nothing_that_was_acknowledged() -> Result
             murder(job, victim, moment).with_context(|| format!("backup, {victim:?} at {moment:?}"))?
         } else {
             let (victim, moment) = kill::draw(&mut seed, Duration::from_millis(2500));
-            let job = backstay.spawn(&["archive", TARGET])?;
+            let job = backstay.spawn(&["archive", TARGET, "--json"])?;
             let died = murder(job, victim, moment).with_context(|| format!("archive, {victim:?} at {moment:?}"))?;
             let safe = acknowledged(&server)?;
             let tail = backstay.window_end()?.unwrap_or_default();

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use backstay_tests::{
     backstay::Backstay,
-    fault_proxy::FaultProxy,
+    fault_proxy::{Fault, FaultProxy},
     history::History,
     ledger::{self, Ledger, Workload},
     postgres::{Hba, Installation, Options, Postgres},
@@ -47,6 +47,16 @@ fn a_store_that_fails_one_request_in_six_loses_nothing() -> Result<()> {
     backstay.ok(&["repo", "check", "main", "--read-data"])?;
     let injected = proxy.injected();
     eprintln!("{} requests, injected {injected:?}", proxy.requests());
+    let faults = [
+        (Fault::InternalError, "500"),
+        (Fault::AppliedThenError, "500 after the fact"),
+        (Fault::SlowDown, "503"),
+        (Fault::CutRequest, "connection cut while we wrote"),
+        (Fault::CutAnswer, "connection cut while we read"),
+    ];
+    for (fault, what) in faults {
+        ensure!(injected.contains_key(&fault), "no {what} among {injected:?}");
+    }
     ensure!(injected.values().sum::<u64>() >= 10, "too few faults to tell anything: {injected:?}");
 
     let root = Scratch::new()?;

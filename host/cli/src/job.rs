@@ -16,7 +16,7 @@ use crate::{
 use backstay_pipeline::{
     Event, FailureKind, Job, JobResult, JobSpec, LogLevel, RepositorySpec, RunOptions, TargetSpec,
 };
-use backstay_sandbox::{self as sandbox, Description, GrantKind};
+use backstay_sandbox::{self as sandbox, Description, GrantKind, GrantRequest};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -109,11 +109,32 @@ fn judge(config: &Config, target: &Target, description: &Description, job: &Job)
             return Err(Failure::usage(format!("failed to start: {key} is not granted")).hint(ask.purpose.clone()));
         }
     }
+    judge_folders(target.name.as_str(), &target.grants, &description.grants)?;
     for (kind, name) in target.grants.names() {
         if !description.grants.iter().any(|ask| table(ask.kind) == kind && ask.name == name) {
             let asked = description.grants.iter().filter(|ask| table(ask.kind) == kind).map(|ask| ask.name.as_str());
             let advice = config::advice(name, asked);
             tracing::warn!("targets.{}.grants.{kind}.{name} is granted, and nobody asked for it{advice}", target.name);
+        }
+    }
+    Ok(())
+}
+
+/// A folder is changed only where the plugin asked for that and the operator said so.
+fn judge_folders(target: &str, grants: &Grants, asked: &[GrantRequest]) -> Result<()> {
+    for (name, folder) in &grants.directories {
+        let key = format!("targets.{target}.grants.directories.{name}");
+        let wants = |kind| asked.iter().find(|ask| ask.kind == kind && ask.name == name.as_str());
+        match (wants(GrantKind::DirectoryWrite), folder.write) {
+            (Some(ask), false) => {
+                return Err(Failure::usage(format!("failed to start: {key} is granted for reading only"))
+                    .hint(format!("{}: {{ path = …, write = true }}", ask.purpose)));
+            }
+            (None, true) => {
+                let message = format!("failed to start: {key} is granted for writing, and nobody asked for that");
+                return Err(Failure::usage(message).hint("leave `write = true` out"));
+            }
+            _ => {}
         }
     }
     Ok(())
@@ -194,11 +215,10 @@ impl Grants {
             };
             Ok((name.to_string(), sandbox::CredentialGrant { user: credential.user.clone(), password }))
         });
-        // A backup reads; what a restore writes to is named on the command line.
-        let directories = self
-            .directories
-            .iter()
-            .map(|(name, path)| (name.to_string(), sandbox::DirectoryGrant { path: path.clone(), writable: false }));
+        let directories = self.directories.iter().map(|(name, folder)| {
+            let grant = sandbox::DirectoryGrant { path: folder.path.clone(), writable: folder.write };
+            (name.to_string(), grant)
+        });
         Ok(sandbox::Grants {
             endpoints: endpoints.collect(),
             credentials: credentials.collect::<Result<_>>()?,
@@ -211,4 +231,31 @@ impl Grants {
 /// A job that answers for another one is a defect of this program.
 pub(crate) fn answered_something_else() -> Failure {
     Failure::new(FailureKind::Failed, "failed to understand the job: it answered for another one")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::config::Directory;
+
+    fn judged(write: bool, asked: Option<GrantKind>) -> Result<()> {
+        let folder = Directory { path: "/srv/data".into(), write };
+        let grants = Grants { directories: [("data".parse().unwrap(), folder)].into(), ..Grants::default() };
+        let ask = |kind| GrantRequest { kind, name: "data".into(), purpose: "files go there".into(), required: true };
+        judge_folders("shop", &grants, asked.map(ask).as_slice())
+    }
+
+    #[test]
+    fn a_folder_is_changed_only_when_both_sides_say_so() {
+        judged(false, Some(GrantKind::DirectoryRead)).unwrap();
+        judged(true, Some(GrantKind::DirectoryWrite)).unwrap();
+        // Asked for by nobody: that is a warning, elsewhere.
+        judged(false, None).unwrap();
+        for (write, asked) in
+            [(false, Some(GrantKind::DirectoryWrite)), (true, Some(GrantKind::DirectoryRead)), (true, None)]
+        {
+            judged(write, asked).unwrap_err();
+        }
+    }
 }

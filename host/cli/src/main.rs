@@ -6,6 +6,7 @@
 //!                                 in a child process (`backstay job`): what runs an engine plugin
 //! ```
 
+mod ahead;
 mod args;
 mod catalog;
 mod command;

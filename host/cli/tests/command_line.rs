@@ -44,6 +44,16 @@ fn backstay(folder: &Path, arguments: &[&str]) -> Output {
         .unwrap()
 }
 
+/// Stock restic's word on every byte of the folder's repository, which is `repo`.
+fn judge(folder: &Path) {
+    let output = Command::new("restic")
+        .args(["-r", "repo", "--password-file", "password", "--no-cache", "check", "--read-data"])
+        .current_dir(folder)
+        .output()
+        .expect("restic is installed: tools/install-deps test");
+    assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+}
+
 fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
@@ -171,6 +181,7 @@ fn a_repository_is_made_once_checked_and_unlocked() {
     assert_eq!(json(&backstay(path, &["--json", "window", "shop"])), serde_json::json!([]));
     let unknown = backstay(path, &["backups", "show", "abcd"]);
     assert_eq!(unknown.status.code(), Some(2), "{}", text(&unknown.stderr));
+    judge(path);
 }
 
 #[test]
@@ -193,6 +204,7 @@ fn passwords_are_added_listed_and_removed() {
     fs::write(path.join("password"), "another").unwrap();
     let removed = backstay(path, &["repo", "key", "remove", "main", &old_key[..16]]);
     assert_eq!(removed.status.code(), Some(0), "{}", text(&removed.stderr));
+    judge(path);
 
     fs::write(path.join("password"), "secret").unwrap();
     let refused = backstay(path, &["repo", "check", "main"]);
@@ -211,6 +223,7 @@ fn a_password_everybody_can_read_is_warned_about() {
     fs::set_permissions(&password, fs::Permissions::from_mode(0o600)).unwrap();
     let fine = backstay(folder.path(), &["repo", "check", "main"]);
     assert!(fine.stderr.is_empty(), "{}", text(&fine.stderr));
+    judge(folder.path());
 }
 
 #[test]

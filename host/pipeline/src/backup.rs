@@ -1,6 +1,10 @@
 //! A backup: the plugin decides, this stores, and commits only what fits together.
 
+#[cfg(test)]
+mod tests;
+
 use crate::{
+    admission::Admission,
     catalog,
     failure::{log_to_engine, to_engine},
     identity::Identity,
@@ -72,7 +76,8 @@ pub(crate) async fn run(work: &Work, method: Option<String>, reread: bool) -> Re
         }
     };
     let stored = stored.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+    found.named.sort();
     let (known, log) = identity.into_parts();
     if let Err(reason) = check_report(&report, &stored, known.as_deref(), &log) {
         session.abandon().await?;
@@ -198,6 +203,7 @@ struct Stored {
 
 /// Where the plugin's bytes go.
 struct Sink {
+    admission: Admission,
     session: BackupSession,
     identity: Identity,
     parent: Option<Backup>,
@@ -210,6 +216,7 @@ struct Sink {
 impl Sink {
     fn new(session: BackupSession, identity: Identity, parent: Option<&Backup>) -> Self {
         Self {
+            admission: Admission::default(),
             session,
             identity,
             parent: parent.cloned(),
@@ -256,7 +263,7 @@ impl BackupSink for Sink {
     }
 
     async fn put_file(&self, path: RelativePath, attributes: Attributes, body: Body) -> Result<u64, EngineError> {
-        refuse_reserved(&path)?;
+        self.admission.admit(&path)?;
         let attributes = FileAttributes { mode: attributes.mode, modified: attributes.modified };
         let stored = self.session.put_file(&path, attributes, body).await.map_err(|error| self.poison(error))?;
         self.note(&path, Some(stored.bytes));
@@ -270,7 +277,7 @@ impl BackupSink for Sink {
         file: File,
         witness: Option<Arc<dyn Witness>>,
     ) -> Result<u64, EngineError> {
-        refuse_reserved(&path)?;
+        self.admission.admit(&path)?;
         let attributes = FileAttributes { mode: attributes.mode, modified: attributes.modified };
         let looking = witness.map(|witness| Arc::new(Looking(witness)) as Arc<dyn backstay_repo::Witness>);
         let stored = self.session.put_local(&path, attributes, file, looking).await;
@@ -289,7 +296,7 @@ impl BackupSink for Sink {
         patch: Patch,
         body: Body,
     ) -> Result<Patched, EngineError> {
-        refuse_reserved(&path)?;
+        self.admission.admit(&path)?;
         let attributes = FileAttributes { mode: attributes.mode, modified: attributes.modified };
         let Patch { bytes, inherited, ranges, parent_crc32c } = patch;
         let patch = backstay_repo::Patch { bytes, inherited, ranges, parent_crc32c };
@@ -312,7 +319,7 @@ impl BackupSink for Sink {
     }
 
     async fn put_node(&self, node: Node) -> Result<(), EngineError> {
-        refuse_reserved(&node.path)?;
+        self.admission.admit(&node.path)?;
         let attributes = FileAttributes { mode: node.attributes.mode, modified: node.attributes.modified };
         let put = match &node.kind {
             NodeKind::Directory => self.session.put_directory(&node.path, attributes).await,
@@ -344,12 +351,4 @@ impl backstay_repo::Witness for Looking {
     fn look(&self, offset: u64, bytes: &[u8], last: bool) -> Result<bool, RepoError> {
         self.0.look(offset, bytes, last).map_err(|error| RepoError::new(RepoErrorKind::Source, error.message))
     }
-}
-
-/// The manifest is the host's word.
-fn refuse_reserved(path: &RelativePath) -> Result<(), EngineError> {
-    if path.parts().next() == Some(".backstay") {
-        return Err(EngineError::new(EngineErrorKind::Internal, "the folder .backstay is the host's"));
-    }
-    Ok(())
 }

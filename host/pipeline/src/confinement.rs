@@ -124,3 +124,140 @@ fn port(address: &str) -> Option<u16> {
     }
     address.rsplit_once(':').and_then(|(_, port)| port.parse().ok())
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::job::{LogLevel, RepositorySpec, RestoreSpec, RestoreTo, TargetSpec};
+    use backstay_core::Secret;
+    use backstay_sandbox::{DirectoryGrant, EndpointGrant, Grants, Limits};
+
+    fn spec(job: Job) -> JobSpec {
+        let target = TargetSpec {
+            name: "shop".parse().unwrap(),
+            engine: "postgresql".to_owned(),
+            plugin: "/plugins/postgresql.wasm".into(),
+            settings: serde_json::Value::Null,
+            grants: Grants::default(),
+            limits: Limits::default(),
+        };
+        JobSpec { job, target, repository: None, cache: "/cache".into(), log_level: LogLevel::Info }
+    }
+
+    fn endpoint(address: &str) -> EndpointGrant {
+        EndpointGrant {
+            address: address.to_owned(),
+            ca_file: None,
+            server_name: None,
+            client_cert_file: None,
+            client_key_file: None,
+        }
+    }
+
+    fn repository(url: &str, options: &[(&str, &str)]) -> Option<RepositorySpec> {
+        let options = options.iter().map(|(name, value)| ((*name).to_owned(), Secret::new((*value).to_owned())));
+        Some(RepositorySpec {
+            name: "main".to_owned(),
+            url: url.to_owned(),
+            options: options.collect(),
+            password: Secret::new("secret".to_owned()),
+        })
+    }
+
+    fn paths(paths: &[&str]) -> Vec<PathBuf> {
+        paths.iter().map(PathBuf::from).collect()
+    }
+
+    fn restore(dry_run: bool) -> Job {
+        Job::Restore(RestoreSpec {
+            into: "/srv/a".into(),
+            to: RestoreTo::Latest,
+            inclusive: true,
+            backup: None,
+            volumes: [("fast".to_owned(), "/srv/fast".into())].into(),
+            delta: false,
+            dry_run,
+        })
+    }
+
+    #[test]
+    fn a_job_without_grants_and_repository_keeps_no_right() {
+        let Rights { read, write, run, connect } = rights(&spec(Job::Inspect));
+        assert!(read.is_empty() && write.is_empty() && run.is_empty() && connect.is_empty());
+    }
+
+    #[test]
+    fn every_grant_becomes_the_right_it_needs_and_no_other() {
+        let mut spec = spec(Job::Inspect);
+        let grants = &mut spec.target.grants;
+        let tls = EndpointGrant {
+            ca_file: Some("/tls/ca.pem".into()),
+            client_cert_file: Some("/tls/client.pem".into()),
+            client_key_file: Some("/tls/client.key".into()),
+            ..endpoint("[::1]:5433")
+        };
+        grants.endpoints.insert("primary".to_owned(), endpoint("db.example.com:5432"));
+        grants.endpoints.insert("standby".to_owned(), tls);
+        grants.endpoints.insert("socket".to_owned(), endpoint("/run/postgresql/.s.PGSQL.5432"));
+        grants.directories.insert("data".to_owned(), DirectoryGrant { path: "/data".into(), writable: false });
+        grants.directories.insert("spool".to_owned(), DirectoryGrant { path: "/spool".into(), writable: true });
+        grants.tools.insert("pg_ctl".to_owned(), "/usr/bin/pg_ctl".into());
+        let Rights { read, write, run, connect } = rights(&spec);
+        assert_eq!(connect, [5432, 5433]);
+        assert_eq!(read, paths(&["/tls/ca.pem", "/tls/client.pem", "/tls/client.key", "/data"]));
+        assert_eq!(write, paths(&["/spool"]));
+        assert_eq!(run, paths(&["/usr/bin/pg_ctl"]));
+    }
+
+    #[test]
+    fn a_restore_writes_to_its_folders() {
+        assert_eq!(rights(&spec(restore(false))).write, paths(&["/srv/a", "/srv/fast"]));
+    }
+
+    #[test]
+    fn a_repository_in_a_folder_needs_that_folder_and_no_network() {
+        let spec = JobSpec { repository: repository("file:///srv/my%20repo", &[]), ..spec(Job::Inspect) };
+        let Rights { write, connect, .. } = rights(&spec);
+        assert_eq!(write, paths(&["/srv/my repo"]));
+        assert!(connect.is_empty());
+    }
+
+    #[test]
+    fn a_repository_in_a_bucket_needs_its_endpoints_port_and_no_folder() {
+        let options = [("endpoint", "http://127.0.0.1:9000")];
+        let spec = JobSpec { repository: repository("s3://bucket/prefix", &options), ..spec(Job::Inspect) };
+        let Rights { write, connect, .. } = rights(&spec);
+        assert!(write.is_empty());
+        assert!(connect.contains(&9000) && connect.contains(&443), "{connect:?}");
+    }
+
+    #[test]
+    fn the_folders_of_a_restore_are_private_and_those_of_a_dry_run_are_not_made() {
+        let disk = tempfile::tempdir().unwrap();
+        let (into, fast) = (disk.path().join("a/data"), disk.path().join("b/fast"));
+        let told = |dry_run| {
+            let Job::Restore(restore) = restore(dry_run) else { unreachable!() };
+            let volumes = [("fast".to_owned(), fast.clone())].into();
+            spec(Job::Restore(RestoreSpec { into: into.clone(), volumes, ..restore }))
+        };
+        assert!(open(&told(true)).unwrap().restore_into.is_none());
+        assert!(!into.exists() && !fast.exists());
+
+        let opened = open(&told(false)).unwrap().restore_into.unwrap();
+        assert!(opened.writable);
+        for folder in [&into, &fast] {
+            assert_eq!(fs::metadata(folder).unwrap().permissions().mode() & 0o777, 0o700, "{}", folder.display());
+        }
+    }
+
+    #[test]
+    fn a_granted_folder_that_is_not_there_is_told_by_its_key() {
+        let mut spec = spec(Job::Inspect);
+        let grant = DirectoryGrant { path: "/nowhere/at/all".into(), writable: false };
+        spec.target.grants.directories.insert("data".to_owned(), grant);
+        let failure = open(&spec).err().unwrap();
+        assert_eq!(failure.kind, FailureKind::Usage);
+        assert_eq!(failure.hint.as_deref(), Some("check grants.directories.data"));
+    }
+}

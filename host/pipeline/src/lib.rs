@@ -11,6 +11,7 @@
 //!
 //! Success is computed here, from what was stored, never taken from a plugin's word.
 
+mod admission;
 mod archive;
 mod backup;
 mod backup_source;

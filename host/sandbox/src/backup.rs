@@ -17,7 +17,7 @@ use crate::{
     limits,
     ports::{BackupSink, Node, NodeKind, Patch, Reporter, Witness},
     pump::{self, Companion},
-    services::{answer, incoming, resource},
+    services::{answer, busy, incoming, resource},
     state::{HasState, State},
 };
 use backstay_core::RelativePath;
@@ -234,6 +234,7 @@ impl<T: Send + 'static> HostBackupWriterWithStore<T> for HasState {
         let writer = resource(accessor, &this)?;
         let source = resource(accessor, &source)?;
         let reporter = accessor.with(|mut access| access.get().context.reporter.clone());
+        let _busy = busy(accessor);
         let tree = (|| {
             if context.len() > limits::CONTEXT_BYTES_MAX {
                 return Err(EngineError::new(EngineErrorKind::Internal, "the plugin's context is too long"));

@@ -1,6 +1,9 @@
 //! What a component file says of itself, read before anything is compiled.
 
-use crate::{error::SandboxError, limits::COMPONENT_BYTES_MAX};
+use crate::{
+    error::SandboxError,
+    limits::{COMPONENT_BYTES_MAX, MEMORIES_MAX, TABLES_MAX},
+};
 use std::{collections::BTreeSet, io::Read, path::Path};
 use wasmparser::{ComponentName, ComponentNameSectionReader, Encoding, KnownCustom, Parser, Payload};
 
@@ -43,6 +46,7 @@ impl Header {
         let (mut name, mut version) = (None, None);
         let mut depth = 0_u32;
         let mut is_component = false;
+        let (mut memories, mut tables) = (0_usize, 0_usize);
         for payload in Parser::new(0).parse_all(bytes) {
             match payload.map_err(|error| not(format!("it is no WebAssembly: {}", error.message())))? {
                 Payload::Version { encoding, .. } => {
@@ -52,6 +56,9 @@ impl Header {
                     depth += 1;
                 }
                 Payload::End(_) => depth -= 1,
+                // Of all modules inside. One that is instantiated twice is caught when it is loaded.
+                Payload::MemorySection(section) => memories = memories.saturating_add(section.count() as usize),
+                Payload::TableSection(section) => tables = tables.saturating_add(section.count() as usize),
                 Payload::ComponentImportSection(section) if depth == 1 => {
                     for import in section {
                         let import = import.map_err(|error| not(error.message().to_owned()))?;
@@ -76,6 +83,11 @@ impl Header {
         }
         if !is_component {
             return Err(not("it is a core module, not a component: build it with `backstay plugin build`".to_owned()));
+        }
+        if memories > MEMORIES_MAX || tables > TABLES_MAX {
+            return Err(not(format!(
+                "it wants {memories} memories and {tables} tables, a plugin may have {MEMORIES_MAX} and {TABLES_MAX}"
+            )));
         }
         let foreign: Vec<String> =
             imports.iter().filter(|import| !is_contract(import)).map(|import| short(import)).collect();

@@ -16,6 +16,7 @@
 mod backup;
 mod bindings;
 mod checksum;
+mod clock;
 mod confine;
 mod connection;
 mod convert;

@@ -97,10 +97,22 @@ pub struct Limits {
     pub memory_mib: u32,
     /// Seconds a plugin may compute without moving a byte: one that loops for ever is ended by this.
     pub stall_seconds: u32,
+    /// Seconds a backup, a restore or a search may go by with nothing moving: one that waits for ever is
+    /// ended by this.
+    pub idle_seconds: u32,
+    /// Seconds an archiver has to hand over what it has once it was asked to stop.
+    pub drain_seconds: u32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { memory_mib: 256, stall_seconds: 30 }
+        Self {
+            memory_mib: 256,
+            stall_seconds: 30,
+            // A server may spread the checkpoint before a backup over its `checkpoint_timeout`, up to an hour in practice.
+            idle_seconds: 3600,
+            // The repository gives up on its store after 180 seconds; then the job has its reason, and time to say it.
+            drain_seconds: 240,
+        }
     }
 }

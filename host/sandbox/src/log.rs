@@ -14,7 +14,7 @@ use crate::{
     identified::Identified,
     ports::{Body, LogSink, LogSource},
     pump::{self, Companion},
-    services::{answer, incoming, resource},
+    services::{answer, busy, incoming, resource},
     state::{HasState, State},
 };
 use backstay_core::{Segment, Timestamp};
@@ -176,6 +176,7 @@ impl<T: Send + 'static> HostLogReaderWithStore<T> for HasState {
     ) -> Answer<u64> {
         let reader = resource(accessor, &this)?;
         let into = resource(accessor, &into)?;
+        let _busy = busy(accessor);
         let path = if path.is_empty() { Ok(None) } else { convert::path(path).map(Some) };
         answer(match path {
             Ok(path) => reader.0.place(into.dir(), path, file_size).await,

@@ -3,6 +3,8 @@
 use crate::{
     backup::BackupWriter,
     bindings::{Plugin as Bound, PluginPre, exports::backstay::engine::engine as wit},
+    clock::Clock,
+    confine::{Rights, confine},
     directory::{Directory, DirectoryInner},
     engine::{Ticker, engine},
     error::{EngineError, SandboxError},
@@ -77,7 +79,8 @@ pub struct RestoreJob {
 }
 
 /// Compiles a plugin and keeps the result. Runs in a process of its own, under limits on
-/// memory and CPU: the compiler sees bytes that nobody has vouched for.
+/// memory and CPU; from the first step behind the header on it reaches nothing but the cache:
+/// the compiler sees bytes that nobody has vouched for.
 pub fn compile(path: &Path, cache: &Path) -> Result<(), SandboxError> {
     let failed = |reason: String| SandboxError::Compile { path: path.to_owned(), reason };
     let limit = |resource, max| {
@@ -88,6 +91,10 @@ pub fn compile(path: &Path, cache: &Path) -> Result<(), SandboxError> {
     limit(rustix::process::Resource::Cpu, limits::COMPILE_CPU_SECONDS_MAX)?;
     let bytes = read_component(path)?;
     Header::parse(path, &bytes)?;
+    // Made first: only to what is there a right can be given.
+    precompiled::private_folder(cache)
+        .map_err(|error| failed(format!("failed to keep the result in {}: {error}", cache.display())))?;
+    confine(&Rights { write: vec![cache.to_owned()], ..Rights::default() }).map_err(failed)?;
     let engine = engine().map_err(|error| failed(error.to_string()))?;
     let compiled = engine.precompile_component(&bytes).map_err(|error| failed(format!("{error:#}")))?;
     precompiled::keep(&precompiled::kept_at(cache, &engine, &bytes), &compiled)
@@ -145,7 +152,7 @@ impl Plugin {
     /// Who the plugin says it is.
     pub async fn describe(&self, context: JobContext) -> Result<Description, SandboxError> {
         let description = self
-            .run(context, Some(limits::DESCRIBE_WALL), async |accessor, bound| {
+            .run(context, Clock::Wall(limits::DESCRIBE_WALL), async |accessor, bound| {
                 bound.backstay_engine_engine().call_describe(accessor).await
             })
             .await?;
@@ -155,7 +162,7 @@ impl Plugin {
     /// Connects and looks.
     pub async fn inspect(&self, context: JobContext) -> Result<Facts, SandboxError> {
         let facts = self
-            .run(context, Some(limits::INSPECT_WALL), async |accessor, bound| {
+            .run(context, Clock::Wall(limits::INSPECT_WALL), async |accessor, bound| {
                 bound.backstay_engine_engine().call_inspect(accessor).await
             })
             .await?;
@@ -173,8 +180,9 @@ impl Plugin {
         let job = wit::BackupJob { method: method.to_owned(), label: label.to_owned() };
         let without_grants = context.without_grants("inspect-part");
         let inspectors = Inspectors::new(&self.name, self.pre.clone(), without_grants);
+        let clock = idle(&context);
         let report = self
-            .run(context, None, async |accessor, bound| {
+            .run(context, clock, async |accessor, bound| {
                 let writer = BackupWriter::new(sink, inspectors);
                 let writer = accessor.with(|mut access| access.get().table.push(writer))?;
                 bound.backstay_engine_engine().call_backup(accessor, job, writer).await
@@ -185,8 +193,10 @@ impl Plugin {
 
     /// Follows the log until the job's stop is set.
     pub async fn archive(&self, context: JobContext, sink: Arc<dyn LogSink>) -> Result<(), SandboxError> {
+        let drain = Duration::from_secs(u64::from(context.limits.drain_seconds));
+        let clock = Clock::Drain(context.stop.clone(), drain);
         let done = self
-            .run(context, None, async |accessor, bound| {
+            .run(context, clock, async |accessor, bound| {
                 let writer = accessor.with(|mut access| access.get().table.push(LogWriter::new(sink)))?;
                 bound.backstay_engine_engine().call_archive(accessor, writer).await
             })
@@ -201,8 +211,9 @@ impl Plugin {
         target: RecoveryTarget,
         logs: Option<Arc<dyn LogSource>>,
     ) -> Result<Option<Place>, SandboxError> {
+        let clock = idle(&context);
         let found = self
-            .run(context, None, async |accessor, bound| {
+            .run(context, clock, async |accessor, bound| {
                 let logs = push_logs(accessor, logs)?;
                 bound.backstay_engine_engine().call_locate(accessor, target.into(), logs).await
             })
@@ -220,8 +231,9 @@ impl Plugin {
         logs: Option<Arc<dyn LogSource>>,
         into: Arc<DirectoryInner>,
     ) -> Result<RestoreReport, SandboxError> {
+        let clock = idle(&context);
         let report = self
-            .run(context, None, async |accessor, bound| {
+            .run(context, clock, async |accessor, bound| {
                 let logs = push_logs(accessor, logs)?;
                 let from = accessor.with(|mut access| access.get().table.push(BackupReader(from)))?;
                 let into = accessor.with(|mut access| access.get().table.push(Directory(into)))?;
@@ -240,27 +252,31 @@ impl Plugin {
     async fn run<R>(
         &self,
         context: JobContext,
-        wall: Option<Duration>,
+        clock: Clock,
         call: impl AsyncFnOnce(&Accessor<State>, &Bound) -> wasmtime::Result<R>,
     ) -> Result<R, SandboxError> {
         let trapped = |reason: String| SandboxError::Trapped { plugin: self.name.clone(), reason };
-        let mut store = store(self.pre.engine(), State::new(context, &self.name));
+        let state = State::new(context, &self.name);
+        let run_out = clock.run_out(state.activity.clone());
+        let mut store = store(self.pre.engine(), state);
         let _ticker = Ticker::start(self.pre.engine()).map_err(|error| trapped(error.to_string()))?;
         let whole = async {
             let bound = self.pre.instantiate_async(&mut store).await?;
             store.run_concurrent(async |accessor| call(accessor, &bound).await).await?
         };
-        let result = match wall {
-            Some(wall) => tokio::time::timeout(wall, whole)
-                .await
-                .unwrap_or_else(|_| Err(wasmtime::format_err!("it did not answer within {} seconds", wall.as_secs()))),
-            None => whole.await,
+        let result = tokio::select! {
+            result = whole => result,
+            reason = run_out => Err(wasmtime::Error::msg(reason)),
         };
         result.map_err(|error| {
             let reason = store.data().limiter.refused.clone();
             trapped(reason.unwrap_or_else(|| trap_words(&error)))
         })
     }
+}
+
+fn idle(context: &JobContext) -> Clock {
+    Clock::Idle(Duration::from_secs(u64::from(context.limits.idle_seconds)))
 }
 
 /// A store with every limit on it. The engine's epoch must move while it runs.

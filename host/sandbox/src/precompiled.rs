@@ -60,7 +60,7 @@ pub(crate) fn keep(path: &Path, compiled: &[u8]) -> io::Result<()> {
 }
 
 /// Makes the folder, or refuses one that somebody else could write.
-fn private_folder(folder: &Path) -> io::Result<()> {
+pub(crate) fn private_folder(folder: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     let metadata = fs::symlink_metadata(folder)?;
     if !metadata.is_dir() || !is_private(&metadata) {

@@ -10,7 +10,7 @@ use crate::{
     directory::Directory,
     ports::BackupSource,
     pump::{self, Companion},
-    services::{answer, resource},
+    services::{answer, busy, resource},
     state::{HasState, State},
 };
 use std::sync::Arc;
@@ -71,6 +71,7 @@ impl<T: Send + 'static> HostBackupReaderWithStore<T> for HasState {
     ) -> Answer<PlaceSummary> {
         let reader = resource(accessor, &this)?;
         let into = resource(accessor, &into)?;
+        let _busy = busy(accessor);
         let checked = convert::path(subtree)
             .and_then(|subtree| Ok((subtree, except.into_iter().map(convert::path).collect::<Result<Vec<_>, _>>()?)));
         answer(match checked {

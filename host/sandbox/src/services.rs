@@ -195,6 +195,11 @@ impl<T: Send + 'static> HostConnectionWithStore<T> for HasState {
     }
 }
 
+/// While this is held the host is at work for the plugin, which waits for it.
+pub(crate) fn busy<T: 'static>(accessor: &Accessor<T, HasState>) -> Arc<()> {
+    accessor.with(|mut access| access.get().activity.busy())
+}
+
 /// Notes that bytes moved, so that a plugin which follows a stream does not look stalled.
 struct Noted<R> {
     reader: R,
@@ -207,8 +212,11 @@ impl<R: tokio::io::AsyncRead + Unpin> tokio::io::AsyncRead for Noted<R> {
         cx: &mut std::task::Context<'_>,
         buf: &mut tokio::io::ReadBuf<'_>,
     ) -> std::task::Poll<std::io::Result<()>> {
-        self.activity.note();
-        std::pin::Pin::new(&mut self.reader).poll_read(cx, buf)
+        let read = std::pin::Pin::new(&mut self.reader).poll_read(cx, buf);
+        if read.is_ready() {
+            self.activity.note();
+        }
+        read
     }
 }
 

@@ -69,17 +69,33 @@ pub(crate) struct State {
     pub(crate) activity: Activity,
 }
 
-/// Tells a plugin that works from one that only computes: counts everything that moved.
+/// Tells a plugin that works from one that only computes or waits: counts everything that moved.
 #[derive(Clone, Default)]
-pub(crate) struct Activity(Arc<AtomicU64>);
+pub(crate) struct Activity(Arc<Moved>);
+
+#[derive(Default)]
+struct Moved {
+    count: AtomicU64,
+    /// Held once more for each thing the host is doing.
+    busy: Arc<()>,
+}
 
 impl Activity {
     pub(crate) fn note(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.0.count.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn count(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.0.count.load(Ordering::Relaxed)
+    }
+
+    /// While this is held the host is at work for the plugin, with nothing passing through it.
+    pub(crate) fn busy(&self) -> Arc<()> {
+        self.0.busy.clone()
+    }
+
+    pub(crate) fn is_busy(&self) -> bool {
+        Arc::strong_count(&self.0.busy) > 1
     }
 
     /// The same body; every chunk of it counts.

@@ -10,6 +10,7 @@
 //! the backup starts by itself.
 
 mod base;
+mod cuts;
 mod files;
 mod ledger;
 mod notes;

@@ -45,3 +45,9 @@ pub const COMMITS_MAX: usize = 1 << 20;
 
 /// Bytes of a manifest in one message to the server, which takes up to a gigabyte: what a connection moves at once.
 pub const UPLOAD_BYTES: usize = 64 << 10;
+
+/// Rows of one answer about cuts; below [`ROWS_MAX`].
+pub const CUT_ROWS: usize = 5_000;
+
+/// Most cuts between two backups, at 24 bytes each: every table of a very large cluster, several times.
+pub const CUTS_MAX: usize = 2_000_000;

@@ -1,7 +1,9 @@
 //! `backstay log`: pieces of a target's log.
 
 use crate::{
+    ahead::{self, Spool},
     catalog,
+    config::Config,
     context::Context,
     failure::{Failure, Result},
     output,
@@ -13,7 +15,7 @@ use cap_std::{ambient_authority, fs::Dir};
 use futures::StreamExt;
 use std::{
     fs,
-    io::Write,
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
@@ -27,6 +29,9 @@ const FILE_BYTES_MAX: u64 = 1 << 30;
 pub(crate) enum LogCommand {
     /// One of the database's log files by its name, for a `restore_command`
     Fetch(FetchArgs),
+    /// Files behind one that was fetched, into a folder of `fetch --ahead`
+    #[command(hide = true)]
+    FillAhead(FillAheadArgs),
 }
 
 /// Arguments of `backstay log fetch`.
@@ -41,15 +46,51 @@ pub(crate) struct FetchArgs {
     /// Fill the file up with zeros to this many bytes; else to the size of the log's other files
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(0..=FILE_BYTES_MAX))]
     file_size: Option<u64>,
+    /// Fetch so many files that follow in the background, into a folder beside DEST, before they are asked for
+    #[arg(long, value_name = "FILES", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=i64::from(ahead::FILES_MAX)))]
+    ahead: u16,
+}
+
+/// Arguments of `backstay log fill-ahead`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct FillAheadArgs {
+    target: String,
+    /// The file that was fetched last
+    file: String,
+    #[arg(long)]
+    files: u16,
+    #[arg(long)]
+    into: PathBuf,
 }
 
 /// Fetches one file: a log file joined from its pieces, or a note.
 pub(crate) fn run(command: &LogCommand, context: &Context) -> Result<()> {
-    let LogCommand::Fetch(args) = command;
+    match command {
+        LogCommand::Fetch(args) => fetch(args, context),
+        LogCommand::FillAhead(args) => fill_ahead(args, context),
+    }
+}
+
+fn fetch(args: &FetchArgs, context: &Context) -> Result<()> {
+    let to_standard_output = args.dest == Path::new("-");
+    if to_standard_output && context.output().json {
+        return Err(Failure::usage("failed to fetch to standard output: with --json the result goes there")
+            .hint("name a file in place of `-`, or leave --json out"));
+    }
     let config = context.config()?;
     let target = config.target(&args.target)?;
     let repository = config.repository(target.repository.as_str())?;
-    let to_standard_output = args.dest == Path::new("-");
+    let spool = (args.ahead > 0 && !to_standard_output)
+        .then(|| Spool::beside(&args.dest, &repository.location.url(), target.name.as_str()));
+    let taken = match &spool {
+        // What does not work ahead works the slow way.
+        Some(spool) => spool.take(&args.file, &args.dest).ok().flatten(),
+        None => None,
+    };
+    if let Some(bytes) = taken {
+        fill_later(spool.as_ref(), &config, args);
+        return told(args, context, bytes);
+    }
     let bytes = context.block_on(async {
         let log = catalog::log(repository, &target.name).await?;
         if log.file_pieces(&args.file).is_empty() {
@@ -68,6 +109,37 @@ pub(crate) fn run(command: &LogCommand, context: &Context) -> Result<()> {
     if to_standard_output {
         return Ok(());
     }
+    fill_later(spool.as_ref(), &config, args);
+    told(args, context, bytes)
+}
+
+/// Sees to it that more files lie ahead.
+fn fill_later(spool: Option<&Spool>, config: &Config, args: &FetchArgs) {
+    let Some(spool) = spool.filter(|spool| spool.len() <= usize::from(args.ahead / 2)) else { return };
+    let started = std::path::absolute(&config.file)
+        .and_then(|file| spool.fill_later(&file, &args.target, &args.file, args.ahead));
+    if let Err(error) = started {
+        tracing::warn!(%error, "failed to fetch log files ahead");
+    }
+}
+
+fn fill_ahead(args: &FillAheadArgs, context: &Context) -> Result<()> {
+    let config = context.config()?;
+    let target = config.target(&args.target)?;
+    let repository = config.repository(target.repository.as_str())?;
+    let failed = |error: io::Error| {
+        Failure::new(FailureKind::Failed, format!("failed to fill {}: {error}", args.into.display()))
+    };
+    let Some(filling) = Spool::fill(args.into.clone()).map_err(failed)? else { return Ok(()) };
+    context.block_on(async {
+        let log = catalog::log(repository, &target.name).await?;
+        let file_size = whole(log.chain());
+        filling.run(&log, &args.file, args.files, file_size).await?;
+        Ok(())
+    })
+}
+
+fn told(args: &FetchArgs, context: &Context, bytes: u64) -> Result<()> {
     let result = serde_json::json!({ "file": args.file, "dest": args.dest, "bytes": bytes });
     let text = format!("{}: {} to {}", args.file, output::size(bytes), args.dest.display());
     context.output().result(&result, text)

@@ -37,6 +37,8 @@ settings = { sslmode = "prefer" }
 # [targets.shop.limits]
 # memory-mib = 256
 # stall-seconds = 30       # computing without moving a byte
+# idle-seconds = 3600      # waiting with nothing moving; not for `archive`
+# drain-seconds = 240      # for `archive`, from the request to stop to its end
 
 # What the plugin may reach. What is not granted here does not exist for it.
 [targets.shop.grants]

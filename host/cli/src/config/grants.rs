@@ -17,8 +17,8 @@ pub(crate) struct Grants {
     pub(crate) endpoints: BTreeMap<GrantName, Endpoint>,
     /// Who it may log in as.
     pub(crate) credentials: BTreeMap<GrantName, Credential>,
-    /// Folders it may read in a backup.
-    pub(crate) directories: BTreeMap<GrantName, PathBuf>,
+    /// Folders it may read, or read and change.
+    pub(crate) directories: BTreeMap<GrantName, Directory>,
     /// Programs it may run.
     pub(crate) tools: BTreeMap<GrantName, PathBuf>,
 }
@@ -45,6 +45,15 @@ pub(crate) struct ClientCertificate {
     pub(crate) key: PathBuf,
 }
 
+/// A folder, and whether it may be changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Directory {
+    /// Where it lies.
+    pub(crate) path: PathBuf,
+    /// Whether the plugin may write there too.
+    pub(crate) write: bool,
+}
+
 /// A user, and where its password comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Credential {
@@ -61,9 +70,7 @@ impl Grants {
         Ok(Self {
             endpoints: each(&section, "endpoints", endpoint)?,
             credentials: each(&section, "credentials", credential)?,
-            directories: each(&section, "directories", |outer, name, value| {
-                section::path(outer.source(), &name, value)
-            })?,
+            directories: each(&section, "directories", directory)?,
             tools: each(&section, "tools", |outer, name, value| section::path(outer.source(), &name, value))?,
         })
     }
@@ -77,6 +84,11 @@ impl Grants {
         let directories = self.directories.keys().map(|name| ("directories", name.as_str()));
         let tools = self.tools.keys().map(|name| ("tools", name.as_str()));
         endpoints.chain(credentials).chain(directories).chain(tools)
+    }
+
+    /// The granted folder of that name.
+    pub(crate) fn directory(&self, name: &str) -> Option<&Directory> {
+        self.directories.iter().find(|(granted, _)| granted.as_str() == name).map(|(_, directory)| directory)
     }
 
     /// Whether there is a grant of that name in that table.
@@ -131,6 +143,15 @@ fn endpoint<'a>(outer: &Section<'a>, name: String, value: Entry<'a>) -> Result<E
         server_name: section.text("server-name")?.map(|name| name.value),
         client,
     })
+}
+
+fn directory<'a>(outer: &Section<'a>, name: String, value: Entry<'a>) -> Result<Directory, ConfigError> {
+    if let DeValue::String(_) = value.get_ref() {
+        return Ok(Directory { path: section::path(outer.source(), &name, value)?, write: false });
+    }
+    let section = Section::from_value(outer.source(), name, value)?.only(&["path", "write"])?;
+    let path = section.path("path")?.ok_or_else(|| section.missing("path"))?;
+    Ok(Directory { path, write: section.boolean("write")?.unwrap_or(false) })
 }
 
 fn credential<'a>(outer: &Section<'a>, name: String, value: Entry<'a>) -> Result<Credential, ConfigError> {

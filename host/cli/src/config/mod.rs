@@ -26,7 +26,7 @@ mod target;
 
 pub(crate) use error::ConfigError;
 pub(crate) use example::EXAMPLE;
-pub(crate) use grants::Grants;
+pub(crate) use grants::{Directory, Grants};
 pub(crate) use name::RepositoryName;
 pub(crate) use repository::Repository;
 pub(crate) use schema::SchemaError;

@@ -65,12 +65,19 @@ impl Target {
 const MEMORY_MIB: std::ops::RangeInclusive<u32> = 16..=65_536;
 /// Fewest and most seconds a plugin may compute without moving a byte.
 const STALL_SECONDS: std::ops::RangeInclusive<u32> = 1..=86_400;
+/// Fewest and most seconds that may go by with nothing moving: a server takes seconds for a small thing, and a
+/// week without a byte is no work.
+const IDLE_SECONDS: std::ops::RangeInclusive<u32> = 10..=604_800;
+/// Fewest and most seconds for handing over the log.
+const DRAIN_SECONDS: std::ops::RangeInclusive<u32> = 1..=86_400;
 
 fn limits(section: Section<'_>) -> Result<Limits, ConfigError> {
-    let section = section.only(&["memory-mib", "stall-seconds"])?;
+    let section = section.only(&["memory-mib", "stall-seconds", "idle-seconds", "drain-seconds"])?;
     let defaults = Limits::default();
     Ok(Limits {
         memory_mib: section.number("memory-mib", MEMORY_MIB)?.unwrap_or(defaults.memory_mib),
         stall_seconds: section.number("stall-seconds", STALL_SECONDS)?.unwrap_or(defaults.stall_seconds),
+        idle_seconds: section.number("idle-seconds", IDLE_SECONDS)?.unwrap_or(defaults.idle_seconds),
+        drain_seconds: section.number("drain-seconds", DRAIN_SECONDS)?.unwrap_or(defaults.drain_seconds),
     })
 }

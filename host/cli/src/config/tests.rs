@@ -72,6 +72,19 @@ fn the_example_parses_with_and_without_its_comments() {
 }
 
 #[test]
+fn a_folder_is_granted_for_reading_unless_writing_is_said() {
+    let folders =
+        "directories.a = \"a\"\ndirectories.b = { path = \"b\" }\ndirectories.c = { path = \"/c\", write = true }\n";
+    let config = parse(&GOOD.replace("endpoints.primary", &format!("{folders}endpoints.primary"))).unwrap();
+    let grants = &config.targets.values().next().unwrap().grants;
+    let folder = |name| grants.directory(name).map(|folder| (folder.path.to_str().unwrap(), folder.write));
+    assert_eq!(folder("a"), Some(("/etc/backstay/a", false)));
+    assert_eq!(folder("b"), Some(("/etc/backstay/b", false)));
+    assert_eq!(folder("c"), Some(("/c", true)));
+    assert_eq!(folder("d"), None);
+}
+
+#[test]
 fn every_complaint_names_its_place_and_the_way_out() {
     // (what to replace in the good file, by what, the whole complaint)
     let table: &[(&str, &str, &str)] = &[
@@ -189,6 +202,21 @@ fn every_complaint_names_its_place_and_the_way_out() {
             "[targets.shop.grants]",
             "[targets.shop.limits]\nstall-seconds = \"1\"\n[targets.shop.grants]",
             "F:11:17: targets.shop.limits.stall-seconds must be a whole number from 1 to 86400",
+        ),
+        (
+            "endpoints.primary",
+            "directories.data = { path = \"data\", read = true }\nendpoints.primary",
+            "F:11:38: unknown key `read` in [targets.shop.grants.directories.data], expected one of `path`, `write`",
+        ),
+        (
+            "endpoints.primary",
+            "directories.data = { write = true }\nendpoints.primary",
+            "F:11:20: [targets.shop.grants.directories.data] needs `path`",
+        ),
+        (
+            "endpoints.primary",
+            "directories.data = { path = \"data\", write = \"yes\" }\nendpoints.primary",
+            "F:11:46: targets.shop.grants.directories.data.write must be true or false, not a text",
         ),
         ("2.5", "inf", "F:8:60: targets.shop.settings.deep.list[2] is not a number that can be used"),
         ("engine = \"postgresql\"", "engine = \"postgresql", "F:6:21: invalid basic string, expected `\"`"),

@@ -1,7 +1,7 @@
 //! A job that shut itself in reaches nothing but what its rights name.
 
-use crate::support::child;
-use backstay_sandbox::{Confinement, Rights, confine};
+use crate::support::{child, plugins};
+use backstay_sandbox::{Confinement, Plugin, Rights, confine};
 use std::{
     fs,
     io::{self, Read, Write},
@@ -84,4 +84,36 @@ fn a_confined_process_cannot_reach_what_it_was_not_given() {
     assert!(told.contains("confinement holds"), "{told}");
     assert_eq!(fs::read(folder.path().join("read/file")).unwrap(), b"readable");
     assert_eq!(fs::read_dir(folder.path().join("outside")).unwrap().count(), 1);
+}
+
+/// In a process of its own, as compiling is.
+pub(crate) fn act_as_compiler() {
+    let folder = PathBuf::from(child::setting("FOLDER"));
+    backstay_sandbox::compile(child::setting("COMPONENT").as_ref(), &folder.join("cache")).unwrap();
+    let error = fs::read(folder.join("outside")).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::PermissionDenied, "reading outside: {error}");
+    fs::write(folder.join("new"), "x").unwrap_err();
+    TcpStream::connect(("127.0.0.1", child::setting("PORT").parse::<u16>().unwrap())).unwrap_err();
+    println!("the compiler is shut in");
+}
+
+#[test]
+fn the_compiler_reaches_its_cache_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("outside"), "secret").unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let component = plugins::component("files");
+    let output = child::run(
+        "confined compiler",
+        &[
+            ("FOLDER", folder.path().to_str().unwrap()),
+            ("COMPONENT", component.to_str().unwrap()),
+            ("PORT", &listener.local_addr().unwrap().port().to_string()),
+        ],
+    );
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{told}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(told.contains("the compiler is shut in"), "{told}");
+    assert!(Plugin::load(&component, &folder.path().join("cache")).unwrap().is_some());
+    assert!(!folder.path().join("new").exists());
 }

@@ -1,12 +1,15 @@
 //! What any call can do wrong, and how it ends: with words, in time, within memory, and
 //! with a process that goes on.
 
-use crate::support::{
-    child,
-    heard::Lines,
-    job::Job,
-    plugins,
-    stores::{MemoryBackup, MemoryLog},
+use crate::{
+    escape,
+    support::{
+        child,
+        heard::Lines,
+        job::{self, Job},
+        plugins,
+        stores::{MemoryBackup, MemoryLog},
+    },
 };
 use backstay_sandbox::{EngineErrorKind, SandboxError};
 use std::{
@@ -99,6 +102,40 @@ async fn a_plugin_that_sleeps_for_ever_is_ended_by_the_clock() {
     let error = plugins::load("raw").describe(Job::new("sleep".into()).context()).await.unwrap_err();
     let SandboxError::Trapped { reason, .. } = error else { panic!("not a trap: {error:?}") };
     assert_eq!(reason, "it did not answer within 10 seconds");
+}
+
+#[tokio::test]
+async fn a_job_that_waits_for_nothing_is_ended() {
+    let plugin = plugins::load("hostile");
+    let job = Job::crime("sleep").patience(1, 1);
+    let reason = trap(plugin.backup(job.context(), "crime", "b1", MemoryBackup::new()).await.unwrap_err());
+    assert_eq!(reason, "it moved nothing for 1 seconds");
+
+    let into = tempfile::tempdir().unwrap();
+    let restored = escape::restore(job, job::open(into.path(), true)).await;
+    assert_eq!(trap(restored.unwrap_err()), "it moved nothing for 1 seconds");
+}
+
+#[tokio::test]
+async fn a_job_whose_bytes_trickle_is_not_idle() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("file"), vec![1; 4 << 20]).unwrap();
+    let job = Job::crime("slow").folder("data", folder.path()).patience(1, 1);
+    plugins::load("hostile").backup(job.context(), "crime", "b1", MemoryBackup::new()).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_archiver_may_idle_but_has_to_end_when_it_is_asked_to() {
+    let plugin = plugins::load("hostile");
+    let job = Job::crime("deaf").patience(1, 2);
+    let stop = job.stop();
+    let started = Instant::now();
+    let (ended, ()) = tokio::join!(plugin.archive(job.context(), MemoryLog::new()), async {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        stop.send_replace(true);
+    });
+    assert_eq!(trap(ended.unwrap_err()), "it did not end within 2 seconds after it was asked to stop");
+    assert!((5..20).contains(&started.elapsed().as_secs()), "after {:?}", started.elapsed());
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use std::{
     sync::Arc,
 };
 
-async fn restore(job: Job, into: Arc<DirectoryInner>) -> Result<RestoreReport, SandboxError> {
+pub(crate) async fn restore(job: Job, into: Arc<DirectoryInner>) -> Result<RestoreReport, SandboxError> {
     let restore =
         RestoreJob { target: RecoveryTarget::Latest, inclusive: true, epoch: None, volumes: Vec::new(), delta: false };
     plugins::load("hostile").restore(job.context(), restore, MemoryBackup::new(), None, into).await

@@ -104,3 +104,19 @@ fn the_first_folder_wins_and_refused_plugins_are_listed_with_their_reason() {
     assert!(found[0].header.is_ok());
     assert!(found[1].header.as_ref().unwrap_err().contains("evil:host/shell"));
 }
+
+#[test]
+fn more_memories_or_tables_than_a_plugin_may_have_are_refused_before_anything_is_compiled() {
+    let memories = "(core module (memory 1))".repeat(3) + "(component (core module (memory 1) (memory 1)))";
+    let tables = format!("(core module {})", "(table 1 funcref)".repeat(33));
+    for (parts, words) in
+        [(memories, "it wants 5 memories and 0 tables"), (tables, "it wants 0 memories and 33 tables")]
+    {
+        let bytes = wat::parse_str(format!("(component {parts})")).unwrap();
+        let error = refusal(&bytes);
+        assert!(matches!(error, SandboxError::NotAPlugin { .. }));
+        assert!(error.to_string().contains(words), "{error}");
+    }
+    let few = wat::parse_str("(component (core module (memory 1) (table 1 funcref)))").unwrap();
+    assert!(refusal(&few).to_string().contains("exports no"));
+}

@@ -12,7 +12,7 @@ use backstay_postgresql_wire::manifest::{Algorithm, Manifest};
 use backstay_postgresql_wire::protocol::{Backend, frontend};
 use backstay_postgresql_wire::relation_file::Layout;
 use backstay_postgresql_wire::replication::UPLOAD_MANIFEST;
-use backstay_sdk::{BackupWriter, Level, Result, host};
+use backstay_sdk::{BackupWriter, Error, ErrorKind, Level, Result, host};
 
 use super::stream::MANIFEST_PATH;
 use super::{ready, setting};
@@ -22,6 +22,10 @@ use crate::refusal::{from_server, from_wire};
 
 /// An earlier backup with a manifest.
 pub(super) struct Base {
+    /// The timeline that it started on.
+    pub(super) timeline: u32,
+    /// Where it started.
+    pub(super) start: u64,
     manifest: Vec<u8>,
     /// CRC-32C of each file, by the manifest's path.
     sums: HashMap<Vec<u8>, u32>,
@@ -35,13 +39,17 @@ impl Base {
             return Ok(None);
         }
         let manifest = into.parent_read(MANIFEST_PATH).read_all(MANIFEST_BYTES_MAX).await?;
-        let files = Manifest::parse(&manifest).map_err(from_wire)?.files;
+        let Manifest { files, wal_ranges, .. } = Manifest::parse(&manifest).map_err(from_wire)?;
+        let Some(range) = wal_ranges.first() else {
+            return Err(Error::new(ErrorKind::Corrupt, "the manifest of the backup before names no log"));
+        };
+        let (timeline, start) = (range.timeline, range.start.0);
         let sums = files.into_iter().filter_map(|file| {
             let checksum = file.checksum.filter(|checksum| checksum.algorithm == Algorithm::Crc32c)?;
             // The bytes of the checksum lie in memory order of a little-endian machine.
             Some((file.path, u32::from_le_bytes(*checksum.value.first_chunk()?)))
         });
-        Ok(Some(Self { sums: sums.collect(), manifest }))
+        Ok(Some(Self { timeline, start, sums: sums.collect(), manifest }))
     }
 
     /// Hands the manifest to the server. The incremental backup has to follow in the same session.

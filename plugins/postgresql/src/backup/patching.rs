@@ -19,10 +19,18 @@ pub(super) struct Patching<'w> {
     /// The whole file's path in the backup.
     stored: String,
     attributes: FileAttributes,
-    /// Of the whole file in the backup before.
-    parent_crc32c: Option<u32>,
+    earlier: Earlier,
     writer: Option<FileWriter<StoredFile>>,
     sent: Sent,
+}
+
+/// The whole file in the backup before.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Earlier {
+    /// Its sum.
+    pub(super) crc32c: Option<u32>,
+    /// Which segment it is, and to how many blocks its relation was cut since.
+    pub(super) cut: Option<(u32, u32)>,
 }
 
 /// What the server sent of a file.
@@ -38,10 +46,10 @@ impl<'w> Patching<'w> {
         layout: Layout,
         stored: String,
         attributes: FileAttributes,
-        parent_crc32c: Option<u32>,
+        earlier: Earlier,
     ) -> Self {
         let decoder = Decoder::new(layout);
-        Self { into, decoder, stored, attributes, parent_crc32c, writer: None, sent: Sent::default() }
+        Self { into, decoder, stored, attributes, earlier, writer: None, sent: Sent::default() }
     }
 
     /// Bytes of the file, as the server sends it.
@@ -50,8 +58,11 @@ impl<'w> Patching<'w> {
         self.sent.crc32c = crc32c::crc32c_append(self.sent.crc32c, data);
         while let Some(event) = self.decoder.next(&mut data).map_err(from_wire)? {
             match (event, &mut self.writer) {
-                (Event::Header(header), None) => {
-                    let patch = patch(&header, self.parent_crc32c);
+                (Event::Header(mut header), None) => {
+                    if let Some((segment, blocks)) = self.earlier.cut {
+                        header.relation_was_cut(segment, blocks);
+                    }
+                    let patch = patch(&header, self.earlier.crc32c);
                     self.writer = Some(self.into.put_patched(&self.stored, self.attributes, patch));
                 }
                 (Event::Data(blocks), Some(writer)) => writer.write(blocks).await?,

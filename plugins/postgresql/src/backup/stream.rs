@@ -15,10 +15,12 @@
 //! and the manifest with its own checksum: what does not fit fails the backup.
 
 use backstay_postgresql_wire::protocol::Backend;
+use backstay_postgresql_wire::relation_file::Layout;
 use backstay_postgresql_wire::replication::{BackupMessage, BaseBackup};
-use backstay_sdk::{BackupJob, BackupReport, BackupWriter, Error, ErrorKind, Result, host};
+use backstay_sdk::{BackupJob, BackupReport, BackupWriter, Error, ErrorKind, Level, Result, host};
 
 use super::base::Base;
+use super::cuts::Cuts;
 use super::unpack::{Changes, Unpacker};
 use super::{MAIN, Notes, Server, consistent_at, notes, oid, ready, volumes};
 use crate::connection::{Rows, Session, unexpected};
@@ -55,6 +57,14 @@ pub(super) async fn backup(
             return Err(Error::new(ErrorKind::Unsupported, message)
                 .hint("use the method stream or files, or upgrade the server to PostgreSQL 17 or later"));
         }
+        // Where relations were cut is asked for on one timeline.
+        Scope::Changes(Some(base)) if u64::from(base.timeline) != system.tail.epoch => {
+            host::log(
+                Level::Info,
+                "the server changed its timeline since the backup before: this one copies everything",
+            );
+            None
+        }
         Scope::Changes(base) => base,
     };
     let Server { segment_bytes, folder_mode } = Server::prepare(&mut session).await?;
@@ -68,13 +78,20 @@ pub(super) async fn backup(
         incremental: base.is_some(),
     };
     let command = command.command(session.version()).map_err(from_wire)?;
-    let changes = match base {
-        Some(base) => Some(Changes { layout: base.upload(&mut session).await?, base }),
-        None => None,
+    let layout = match &base {
+        Some(base) => base.upload(&mut session).await?,
+        None => Layout::default(),
     };
     host::progress("checkpoint", 0, None);
     session.command(&command).await?;
     let start = Place::read(&mut session).await?;
+    let changes = match base {
+        Some(base) => {
+            let cuts = Cuts::read(settings, base.timeline, base.start, start.lsn).await?;
+            Some(Changes { layout, base, cuts })
+        }
+        None => None,
+    };
     let tablespaces = Tablespace::read(&mut session).await?;
 
     let mut unpacker = Unpacker::new(into, segment_bytes, folder_mode, changes);

@@ -16,8 +16,9 @@ use backstay_sdk::{
 use futures::stream::{FuturesUnordered, StreamExt as _};
 
 use super::base::Base;
+use super::cuts::Cuts;
 use super::ledger::Ledger;
-use super::patching::{Patching, Sent};
+use super::patching::{Earlier, Patching, Sent};
 use super::stream::MANIFEST_PATH;
 use super::wal_watch::WalWatch;
 use super::{MAIN, TABLESPACES};
@@ -60,6 +61,7 @@ enum Part<'w> {
 pub(super) struct Changes {
     pub(super) layout: Layout,
     pub(super) base: Base,
+    pub(super) cuts: Cuts,
 }
 
 /// An archive that is being received.
@@ -299,7 +301,7 @@ impl<'w> Unpacker<'w> {
     }
 
     fn taking(&self, stored: &str, listed: &str, kind: FileKind, attributes: FileAttributes) -> Result<Taking<'w>> {
-        let Some(Changes { layout, base }) = &self.changes else {
+        let Some(Changes { layout, base, cuts }) = &self.changes else {
             return Ok(Taking::Whole(self.into.put_file(stored, attributes)));
         };
         if listed == LABEL {
@@ -315,7 +317,8 @@ impl<'w> Unpacker<'w> {
         // Both paths end alike.
         let name = whole.rsplit('/').next().unwrap_or_default();
         let folder = stored.rsplit_once('/').map_or("", |(folder, _)| folder);
-        let patching = Patching::new(self.into, *layout, format!("{folder}/{name}"), attributes, base.sum(&whole));
+        let earlier = Earlier { crc32c: base.sum(&whole), cut: cuts.of(&whole) };
+        let patching = Patching::new(self.into, *layout, format!("{folder}/{name}"), attributes, earlier);
         Ok(Taking::Patch(Box::new(patching)))
     }
 

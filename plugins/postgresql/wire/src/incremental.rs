@@ -18,7 +18,12 @@
 //!
 //! What is listed comes from here. Below the truncation length the rest comes from the earlier file,
 //! or is zeros where that one ends before. From there on the rest is zeros. The file ends with the
-//! truncation length or with the last block listed, whichever is later.
+//! truncation length or with the last block listed, whichever is later: [`Header::parts`].
+//!
+//! That is how `pg_combinebackup` does it, and it is wrong for a relation that `VACUUM` cut and `COPY`
+//! made longer again. The server then adds blocks of zeros that its log does not mention, so they are
+//! not listed, and what lay there before the cut comes back: rows that were deleted. The server's
+//! summaries of its log tell where a relation was cut: [`Header::relation_was_cut`].
 //!
 //! Servers as of 17 send these files in the archives of `BASE_BACKUP (INCREMENTAL)`. Follows
 //! `sendFile` in `backup/basebackup.c`, `backup/basebackup_incremental.c` and `reconstruct.c` of
@@ -58,15 +63,58 @@ pub struct Run {
     pub bytes: u64,
 }
 
+/// Where bytes of the whole file come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// From the same place of the earlier backup's file; zeros where that one ends before.
+    Earlier,
+    /// From here: the next bytes of the blocks.
+    Here,
+    /// Nowhere: they are zeros, whatever the earlier file holds.
+    Zeros,
+}
+
+/// Bytes of the whole file that come from one place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// Where they lie in the whole file.
+    pub run: Run,
+    /// Where they come from.
+    pub source: Source,
+}
+
 /// Which blocks there are, and how long the whole file is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
     layout: Layout,
-    truncation_blocks: u32,
+    file_blocks: u32,
+    inherited_blocks: u32,
     blocks: Vec<u32>,
 }
 
 impl Header {
+    /// `blocks` are below the layout's bound; `truncation_blocks` need not be.
+    fn new(layout: Layout, truncation_blocks: u32, blocks: Vec<u32>) -> Self {
+        // Older servers of 17 and 18 name, for a segment before the last, where all of the relation
+        // was cut. Later ones cut that down just so.
+        let inherited_blocks = truncation_blocks.min(layout.segment_blocks());
+        let file_blocks = blocks.last().map_or(0, |last| last + 1).max(inherited_blocks);
+        Self { layout, file_blocks, inherited_blocks, blocks }
+    }
+
+    /// Takes in that the relation was cut down to `blocks` at some time since the earlier backup; the
+    /// file is its segment `segment`. What is not listed from there on is zeros.
+    ///
+    /// `blocks` is the least `relblocknumber` of the rows of `pg_wal_summary_contents` for the file
+    /// node and fork that have `is_limit_block`, in the summaries that begin before this backup's start
+    /// and end behind the earlier one's.
+    pub fn relation_was_cut(&mut self, segment: u32, blocks: u32) {
+        let before = u64::from(segment) * u64::from(self.layout.segment_blocks());
+        let here = u64::from(blocks).saturating_sub(before);
+        self.inherited_blocks =
+            u32::try_from(here).map_or(self.inherited_blocks, |here| here.min(self.inherited_blocks));
+    }
+
     /// The numbers of the blocks in the file, ascending, below the layout's
     /// [`segment_blocks`](Layout::segment_blocks).
     #[must_use]
@@ -82,17 +130,35 @@ impl Header {
             .map(|run| Run { offset: self.bytes(u64::from(run[0])), bytes: self.bytes(run.len() as u64) })
     }
 
-    /// Up to here, what no run covers comes from the file of the earlier backup.
-    #[must_use]
-    pub fn inherited_bytes(&self) -> u64 {
-        self.bytes(u64::from(self.truncation_blocks))
+    /// The whole file, from its first byte to its last.
+    pub fn parts(&self) -> impl Iterator<Item = Part> + '_ {
+        let inherited = self.inherited_bytes();
+        let end = Run { offset: self.file_bytes(), bytes: 0 };
+        let mut at = 0;
+        self.runs()
+            .chain([end])
+            .flat_map(move |here| {
+                let zeros = inherited.clamp(at, here.offset);
+                let earlier = Run { offset: at, bytes: zeros - at };
+                let zeros = Run { offset: zeros, bytes: here.offset - zeros };
+                at = here.offset + here.bytes;
+                [(earlier, Source::Earlier), (zeros, Source::Zeros), (here, Source::Here)]
+            })
+            .filter(|(run, _source)| run.bytes > 0)
+            .map(|(run, source)| Part { run, source })
     }
 
-    /// How long the whole file is. What no run covers beyond [`Self::inherited_bytes`] is zeros.
+    /// Up to here, what is not listed comes from the file of the earlier backup; from here on it is
+    /// zeros.
+    #[must_use]
+    pub fn inherited_bytes(&self) -> u64 {
+        self.bytes(u64::from(self.inherited_blocks))
+    }
+
+    /// How long the whole file is.
     #[must_use]
     pub fn file_bytes(&self) -> u64 {
-        let listed = self.blocks.last().map_or(0, |&last| u64::from(last) + 1);
-        self.bytes(listed.max(u64::from(self.truncation_blocks)))
+        self.bytes(u64::from(self.file_blocks))
     }
 
     /// How many bytes come before the blocks.
@@ -196,17 +262,11 @@ impl Decoder {
                 }
                 State::Truncation { count } => {
                     let Some(blocks) = self.word(input) else { return Ok(None) };
-                    // Older servers of 17 and 18 name, for a segment before the last, where all of the
-                    // relation was cut off. Later ones cut it down just so.
-                    self.truncation_blocks = blocks.min(self.layout.segment_blocks());
+                    self.truncation_blocks = blocks;
                     State::Blocks { left: count }
                 }
                 State::Blocks { left: 0 } => {
-                    let header = Header {
-                        layout: self.layout,
-                        truncation_blocks: self.truncation_blocks,
-                        blocks: std::mem::take(&mut self.blocks),
-                    };
+                    let header = Header::new(self.layout, self.truncation_blocks, std::mem::take(&mut self.blocks));
                     let words = (FIXED_WORDS + header.blocks.len() as u64) * WORD_BYTES as u64;
                     self.state =
                         State::Padding { left: header.bytes_before_blocks() - words, content: header.content_bytes() };

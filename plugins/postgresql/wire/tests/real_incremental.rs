@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use backstay_postgresql_wire::backup_label::{BackupLabel, without_predecessor};
-use backstay_postgresql_wire::incremental::{Decoder, Event, Header, full_name};
+use backstay_postgresql_wire::incremental::{Decoder, Event, Header, Part, Source, full_name};
 use backstay_postgresql_wire::manifest::{Checksum, Manifest};
 use backstay_postgresql_wire::protocol::Backend;
 use backstay_postgresql_wire::protocol::frontend::{copy_data, copy_done, copy_fail};
@@ -67,17 +67,20 @@ fn decode(bytes: &[u8], piece: usize) -> (Header, Vec<u8>) {
 }
 
 /// The whole file, of the earlier one and what changed.
-fn patched(mut earlier: Vec<u8>, header: &Header, content: &[u8]) -> Vec<u8> {
-    earlier.truncate(header.inherited_bytes() as usize);
-    earlier.resize(header.file_bytes() as usize, 0);
-    let mut rest = content;
-    for run in header.runs() {
-        let (run_content, behind) = rest.split_at(run.bytes as usize);
-        earlier[run.offset as usize..][..run_content.len()].copy_from_slice(run_content);
-        rest = behind;
+fn patched(earlier: &[u8], header: &Header, mut content: &[u8]) -> Vec<u8> {
+    let mut whole = Vec::new();
+    for Part { run, source } in header.parts() {
+        assert_eq!(run.offset, whole.len() as u64);
+        let end = (run.offset + run.bytes) as usize;
+        match source {
+            Source::Earlier => whole.extend_from_slice(&earlier[whole.len()..earlier.len().min(end)]),
+            Source::Here => whole.extend_from_slice(content.split_off(..run.bytes as usize).unwrap()),
+            Source::Zeros => {}
+        }
+        whole.resize(end, 0);
     }
-    assert!(rest.is_empty());
-    earlier
+    assert!(content.is_empty());
+    whole
 }
 
 #[test]
@@ -109,7 +112,7 @@ fn files_put_together_are_those_of_pg_combinebackup() {
             let expected = fs::read(format!("{whole}/{name}")).unwrap();
             assert_eq!(header.file_bytes(), expected.len() as u64, "{path}");
             shorter += usize::from(expected.len() < earlier.len());
-            assert!(patched(earlier, &header, &content) == expected, "{path}");
+            assert!(patched(&earlier, &header, &content) == expected, "{path}");
             files += 1;
             with_blocks += usize::from(!header.blocks().is_empty());
             runs += header.runs().count();
@@ -118,6 +121,48 @@ fn files_put_together_are_those_of_pg_combinebackup() {
         assert_eq!(names, files_below(&whole).into_iter().collect(), "the same files");
         assert!(files > 50 && with_blocks > 5 && runs > with_blocks && shorter > 0);
         eprintln!("{}: {files} files, {with_blocks} with blocks in {runs} runs, {shorter} shorter", bin.display());
+    }
+}
+
+#[test]
+fn rows_from_before_a_cut_do_not_come_back() {
+    for bin in bins_with_incremental() {
+        let server = Server::start_with(&bin, &[], "summarize_wal = on\nautovacuum = off");
+        server.sql("CREATE TABLE t (n int, text text)");
+        server.sql("INSERT INTO t SELECT n, repeat('x', 500) FROM generate_series(1, 40000) n");
+        server.sql("VACUUM t");
+        let file = server.sql("SELECT pg_relation_filepath('t')");
+        let full = server.base_backup("full", &["-X", "none"]);
+        server.sql("DELETE FROM t WHERE n > 2000");
+        server.sql("VACUUM t");
+        let rows = format!("{}/rows", server.folder("copied"));
+        server.sql(&format!("COPY (SELECT n, repeat('y', 500) FROM generate_series(1, 20001) n) TO '{rows}'"));
+        server.sql(&format!("COPY t FROM '{rows}'"));
+        let changed = server.base_backup("changed", &["-X", "none", &format!("--incremental={full}/backup_manifest")]);
+        let start =
+            |folder: &str| BackupLabel::parse(&fs::read(format!("{folder}/backup_label")).unwrap()).unwrap().start;
+        let cut = server.sql(&format!(
+            "SELECT min(relblocknumber)
+             FROM pg_available_wal_summaries() s, pg_wal_summary_contents(s.tli, s.start_lsn, s.end_lsn)
+             WHERE is_limit_block AND relfilenode = pg_relation_filenode('t') AND relforknumber = 0
+               AND s.start_lsn < '{}' AND s.end_lsn > '{}'",
+            start(&changed),
+            start(&full),
+        ));
+        server.stop();
+        let expected = fs::read(format!("{}/{file}", server.data())).unwrap();
+        let (folder, name) = file.rsplit_once('/').unwrap();
+        let Ok(bytes) = fs::read(format!("{changed}/{folder}/INCREMENTAL.{name}")) else {
+            assert!(fs::read(format!("{changed}/{file}")).unwrap() == expected, "sent whole");
+            continue;
+        };
+        let earlier = fs::read(format!("{full}/{file}")).unwrap();
+        let (mut header, content) = decode(&bytes, 1 << 16);
+        let as_it_came = patched(&earlier, &header, &content);
+        header.relation_was_cut(0, cut.parse().unwrap());
+        assert!(patched(&earlier, &header, &content) == expected);
+        let wrong = as_it_came.chunks(8192).zip(expected.chunks(8192)).filter(|(one, other)| one != other).count();
+        eprintln!("{}: cut at block {cut}, {wrong} old blocks as the file comes", bin.display());
     }
 }
 

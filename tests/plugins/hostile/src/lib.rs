@@ -64,6 +64,7 @@ impl Engine for Hostile {
     ) -> Result<RestoreReport> {
         let settings = Settings::read();
         crime::commit_now(&settings);
+        crime::commit(&settings).await?;
         escape::commit(&settings, &from, &into).await?;
         Ok(lie::steps(&settings))
     }

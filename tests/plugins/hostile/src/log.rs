@@ -13,6 +13,10 @@ pub(crate) async fn commit(settings: &Settings, into: &LogWriter) -> Result<()> 
     into.identify("database-1").await?;
     match behaviour {
         "follow" => return follow(into).await,
+        // Never looks whether it was asked to stop.
+        "deaf" => loop {
+            host::sleep(500_000).await;
+        },
         "note-name" => return into.put_note(settings.text("path", "../x"), b"note").await,
         "note-huge" => return into.put_note("huge", &vec![0; (1 << 20) + 1]).await,
         _ => {}

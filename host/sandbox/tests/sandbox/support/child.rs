@@ -47,6 +47,7 @@ fn acts() {
             }
         }
         Ok("confine") => crate::confine::act(),
+        Ok("confined compiler") => crate::confine::act_as_compiler(),
         Ok("crime") => crate::crimes::act(),
         Ok("tool") => crate::tools::act(),
         Ok(role) => panic!("there is no role {role}"),

@@ -26,7 +26,7 @@ impl Job {
             config,
             grants: Grants::default(),
             directories: BTreeMap::new(),
-            limits: Limits { memory_mib: 64, stall_seconds: 1 },
+            limits: Limits { memory_mib: 64, stall_seconds: 1, ..Limits::default() },
             stop: watch::Sender::new(false),
             progress: Arc::default(),
         }
@@ -70,6 +70,12 @@ impl Job {
             client_key_file: None,
         };
         self.grants.endpoints.insert(name.to_owned(), grant);
+        self
+    }
+
+    /// The same with seconds until it is ended for idling, and for not ending when it was asked to.
+    pub(crate) fn patience(mut self, idle_seconds: u32, drain_seconds: u32) -> Self {
+        self.limits = Limits { idle_seconds, drain_seconds, ..self.limits };
         self
     }
 

@@ -68,6 +68,57 @@ fn adjacent_blocks_are_one_run() {
     assert_eq!(runs, [(0, 3), (7, 1), (9, 2), (999, 1)]);
 }
 
+/// What comes from where, in blocks: a letter each.
+fn plan(header: &Header) -> String {
+    let mut end = 0;
+    header
+        .parts()
+        .map(|Part { run, source }| {
+            assert_eq!(run.offset, end);
+            end += run.bytes;
+            let letter = match source {
+                Source::Earlier => "e",
+                Source::Here => "h",
+                Source::Zeros => "0",
+            };
+            letter.repeat(run.bytes as usize / 1024)
+        })
+        .collect()
+}
+
+#[test]
+fn every_byte_of_the_whole_file_comes_from_somewhere() {
+    for (truncation, blocks, expected) in [
+        (5, &[1, 4, 6][..], "eheeh0h"),
+        (5, &[], "eeeee"),
+        (0, &[2], "00h"),
+        (3, &[0, 1, 2], "hhh"),
+        (2, &[5], "ee000h"),
+        (0, &[], ""),
+    ] {
+        let (header, _) = decode(&file(truncation, blocks), 1000).unwrap();
+        assert_eq!(plan(&header), expected);
+        assert_eq!(header.file_bytes(), expected.len() as u64 * 1024);
+    }
+}
+
+#[test]
+fn what_lay_behind_a_cut_does_not_come_back() {
+    let cut = |segment, blocks| {
+        let (mut header, _) = decode(&file(8, &[1, 4, 6]), 1000).unwrap();
+        header.relation_was_cut(segment, blocks);
+        plan(&header)
+    };
+    assert_eq!(cut(0, 3), "ehe0h0h0");
+    assert_eq!(cut(0, 0), "0h00h0h0");
+    assert_eq!(cut(0, 8), "eheehehe");
+    assert_eq!(cut(0, u32::MAX), "eheehehe");
+    // Segments have 1,000 blocks.
+    assert_eq!(cut(2, 2003), "ehe0h0h0");
+    assert_eq!(cut(2, 1999), "0h00h0h0");
+    assert_eq!(cut(u32::MAX, u32::MAX), "0h00h0h0");
+}
+
 #[test]
 fn a_header_that_fills_its_blocks_has_no_zeros() {
     // Three numbers and 253 more are 1,024 bytes.
@@ -159,6 +210,8 @@ proptest! {
         prop_assert!(of_runs.eq(blocks.iter().copied().map(u64::from)));
         prop_assert!(runs.windows(2).all(|pair| pair[0].offset + pair[0].bytes < pair[1].offset));
         prop_assert!(runs.iter().all(|run| run.offset + run.bytes <= header.file_bytes()));
+        let listed = |(block, letter): (usize, char)| (letter == 'h') == blocks.contains(&(block as u32));
+        prop_assert!(plan(&header).chars().enumerate().all(listed));
     }
 
     #[test]

@@ -1,0 +1,234 @@
+//! Log files fetched before they are asked for.
+//!
+//! ```text
+//!   fetch FILE ─┬─ it lies in the spool ─► rename                          no repository is opened
+//!               └─ it does not ─► open the repository, place it
+//!        then: fewer than half of the files that shall lie ahead? ─► a process of its own fetches more
+//! ```
+//!
+//! A database that replays asks for one file after another, and waits for each. Only whole files are fetched ahead:
+//! the log's last one may still grow. The spool lies beside the place that files are asked into, so that a file
+//! gets there by its name alone.
+
+use backstay_core::Chain;
+use backstay_repo::{
+    Id, RepoError, RepoErrorKind,
+    log::{LogChain, LogResult},
+};
+use cap_std::{ambient_authority, fs::Dir};
+use futures::{StreamExt, TryStreamExt, stream};
+use rustix::fs::FlockOperation;
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+/// The spool's folder, beside the files asked for.
+const FOLDER: &str = ".backstay-ahead";
+/// Held by the process that fills it.
+const LOCK: &str = "lock";
+/// Ends the names of files that are not whole yet.
+const UNFINISHED: &str = ".new";
+
+/// Most files ahead: 16 GiB of PostgreSQL's usual ones.
+pub(crate) const FILES_MAX: u16 = 1024;
+
+/// Files fetched at once: one is written while the next is read.
+const FILES_AT_ONCE: usize = 3;
+
+/// Where files fetched ahead lie.
+#[derive(Debug)]
+pub(crate) struct Spool {
+    folder: PathBuf,
+}
+
+impl Spool {
+    /// The spool beside `dest`, for one target of one repository: a folder that was used for another before must
+    /// not answer for this one.
+    pub(crate) fn beside(dest: &Path, repository: &str, target: &str) -> Self {
+        let parent = dest.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let whose = Id::of(format!("{repository}\n{target}").as_bytes()).short().to_owned();
+        Self { folder: parent.join(FOLDER).join(whose) }
+    }
+
+    /// Moves `file` to `dest`, if it lies here; answers its bytes.
+    pub(crate) fn take(&self, file: &str, dest: &Path) -> io::Result<Option<u64>> {
+        let here = self.folder.join(file);
+        let bytes = match fs::symlink_metadata(&here) {
+            Ok(metadata) if metadata.is_file() => metadata.len(),
+            Ok(_) => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        fs::rename(&here, dest)?;
+        Ok(Some(bytes))
+    }
+
+    /// How many files lie here.
+    pub(crate) fn len(&self) -> usize {
+        let Ok(entries) = fs::read_dir(&self.folder) else { return 0 };
+        entries.flatten().filter(|entry| is_log_file(&entry.file_name().to_string_lossy())).count()
+    }
+
+    /// Starts a process that fetches up to `files` files behind `file`. It outlives this one.
+    pub(crate) fn fill_later(&self, config: &Path, target: &str, file: &str, files: u16) -> io::Result<()> {
+        Command::new(std::env::current_exe()?)
+            .arg("--config")
+            .arg(config)
+            .args(["--quiet", "log", "fill-ahead", target, file, "--files", &files.to_string(), "--into"])
+            .arg(&self.folder)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            // A signal for the database's own process must not end it half-way through a file.
+            .process_group(0)
+            .spawn()
+            .map(drop)
+    }
+
+    /// The same folder, for the process that fills it; nothing while another does.
+    pub(crate) fn fill(folder: PathBuf) -> io::Result<Option<Filling>> {
+        fs::create_dir_all(&folder)?;
+        let lock = fs::File::create(folder.join(LOCK))?;
+        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        }
+        let dir = Dir::open_ambient_dir(&folder, ambient_authority())?;
+        Ok(Some(Filling { folder, dir, _lock: lock }))
+    }
+}
+
+/// Temporary files and the lock are none.
+fn is_log_file(name: &str) -> bool {
+    name != LOCK && !name.ends_with(UNFINISHED)
+}
+
+/// A spool that this process may fill.
+#[derive(Debug)]
+pub(crate) struct Filling {
+    folder: PathBuf,
+    dir: Dir,
+    _lock: fs::File,
+}
+
+impl Filling {
+    /// Fetches up to `files` whole files of `file_size` bytes that follow `file`, and removes what was not asked for.
+    pub(crate) async fn run(&self, log: &LogChain, file: &str, files: u16, file_size: u64) -> LogResult<()> {
+        let wanted = behind(log.chain(), file, files, file_size);
+        self.sweep(&wanted);
+        let missing = wanted.into_iter().filter(|name| !self.folder.join(name).exists());
+        // In order, so that what is asked for next is there first.
+        stream::iter(missing).map(|name| self.fetch(log, name, file_size)).buffered(FILES_AT_ONCE).try_collect().await
+    }
+
+    async fn fetch(&self, log: &LogChain, name: String, file_size: u64) -> LogResult<()> {
+        let beside = format!("{name}{UNFINISHED}");
+        if log.place_file(&name, &self.dir, &beside, file_size).await? {
+            fs::rename(self.folder.join(&beside), self.folder.join(&name)).map_err(|error| {
+                RepoError::new(RepoErrorKind::Internal, format!("failed to place {name}")).because(error)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// What lies here from before: files that were passed over, and halves of a process that was killed.
+    fn sweep(&self, wanted: &[String]) {
+        let Ok(entries) = fs::read_dir(&self.folder) else { return };
+        for entry in entries.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name != LOCK && !wanted.contains(&name) {
+                // It costs room and nothing else; the next one tries again.
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+}
+
+/// The names of whole files behind `file` on its branch of the log, in order.
+fn behind(chain: &Chain, file: &str, files: u16, file_size: u64) -> Vec<String> {
+    let Some(epoch) = chain.iter().find(|piece| piece.file == file).map(|piece| piece.start.epoch) else {
+        return Vec::new();
+    };
+    let mut found: Vec<(&str, u64)> = Vec::new();
+    for piece in chain.pieces(epoch) {
+        let end = piece.file_offset + piece.length();
+        match found.last_mut() {
+            Some((name, bytes)) if *name == piece.file => *bytes = end,
+            _ => found.push((&piece.file, end)),
+        }
+    }
+    let first: BTreeMap<&str, usize> = found.iter().enumerate().map(|(at, (name, _))| (*name, at)).collect();
+    let Some(at) = first.get(file) else { return Vec::new() };
+    let whole = found[at + 1..].iter().take_while(|(_, bytes)| *bytes == file_size);
+    whole.take(usize::from(files)).map(|(name, _)| (*name).to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use backstay_core::{Position, Segment};
+
+    fn piece(epoch: u64, start: u64, end: u64, file: &str) -> Segment {
+        let at = |offset| Position { epoch, offset, label: String::new() };
+        Segment {
+            start: at(start),
+            end: at(end),
+            follows: None,
+            first_commit: None,
+            last_commit: None,
+            file: file.to_owned(),
+            file_offset: start % 100,
+        }
+    }
+
+    #[test]
+    fn only_whole_files_of_the_same_branch_are_fetched_ahead() {
+        let pieces = vec![
+            piece(1, 0, 100, "a"),
+            piece(1, 100, 160, "b"),
+            piece(1, 160, 200, "b"),
+            piece(1, 200, 300, "c"),
+            piece(1, 300, 350, "d"),
+            piece(2, 300, 400, "other"),
+        ];
+        let chain = Chain::new(pieces, Vec::new());
+        assert_eq!(behind(&chain, "a", 9, 100), ["b", "c"]);
+        assert_eq!(behind(&chain, "a", 1, 100), ["b"]);
+        assert_eq!(behind(&chain, "c", 9, 100), [""; 0]);
+        assert_eq!(behind(&chain, "unknown", 9, 100), [""; 0]);
+    }
+
+    #[test]
+    fn a_file_is_taken_once_and_halves_never() {
+        let place = tempfile::tempdir().unwrap();
+        let dest = place.path().join("RECOVERYXLOG");
+        let spool = Spool::beside(&dest, "file:///repo", "shop");
+        assert_eq!(spool.take("b", &dest).unwrap(), None);
+        fs::create_dir_all(&spool.folder).unwrap();
+        fs::write(spool.folder.join("b"), "whole").unwrap();
+        fs::write(spool.folder.join("c.new"), "ha").unwrap();
+        assert_eq!(spool.len(), 1);
+        let another = Spool::beside(&dest, "file:///repo", "other");
+        assert_eq!(another.take("b", &dest).unwrap(), None, "another target's");
+        assert_eq!(spool.take("b", &dest).unwrap(), Some(5));
+        assert_eq!(fs::read(&dest).unwrap(), b"whole");
+        assert_eq!(spool.take("b", &dest).unwrap(), None);
+        assert_eq!(spool.take("c", &dest).unwrap(), None);
+    }
+
+    #[test]
+    fn one_process_fills_at_a_time() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = place.path().join("spool");
+        let filling = Spool::fill(folder.clone()).unwrap();
+        assert!(filling.is_some());
+        assert!(Spool::fill(folder.clone()).unwrap().is_none());
+        drop(filling);
+        assert!(Spool::fill(folder).unwrap().is_some());
+    }
+}
