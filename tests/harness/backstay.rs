@@ -41,6 +41,8 @@ pub struct Config {
     pub settings: String,
     /// Lines of `[targets.shop.grants]`.
     pub grants: Vec<String>,
+    /// Lines of `[targets.shop.limits]`.
+    pub limits: Vec<String>,
 }
 
 /// A configuration, its secrets, and the repository it names.
@@ -116,6 +118,7 @@ impl Backstay {
                     theirs.display()
                 ),
             ],
+            limits: Vec::new(),
         };
         let new = Self {
             install: install()?,
@@ -153,12 +156,13 @@ impl Backstay {
     }
 
     fn write_config(&self) -> Result<()> {
-        let Config { repository, engine, settings, grants } = &self.config;
+        let Config { repository, engine, settings, grants, limits } = &self.config;
         let text = format!(
             "[repositories.main]\n{}\n\n[targets.{TARGET}]\nengine = \"{engine}\"\nrepository = \"main\"\n\
-             settings = {{ {settings} }}\n[targets.{TARGET}.grants]\n{}\n",
+             settings = {{ {settings} }}\n[targets.{TARGET}.grants]\n{}\n\n[targets.{TARGET}.limits]\n{}\n",
             repository.join("\n"),
-            grants.join("\n")
+            grants.join("\n"),
+            limits.join("\n")
         );
         account::write(&self.config_file(), &text)
     }

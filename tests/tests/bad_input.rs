@@ -2,6 +2,9 @@
 //!
 //! One table, run from top to bottom against one healthy server and its repository; all rows that fail are told.
 
+#[path = "bad_input/damage.rs"]
+mod damage;
+
 use anyhow::{Context, Result, ensure};
 use backstay_tests::{
     account,
@@ -11,8 +14,9 @@ use backstay_tests::{
     scratch::{Scratch, free_port, run, wait_for},
     target,
 };
+use damage::{close, corrupt_packs, files, flip, flip_end, flip_header, flip_middle, newest_piece, truncate};
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -64,7 +68,11 @@ fn check_data(_: &Scene) -> Result<Vec<String>> {
 }
 
 fn restore_to(scene: &Scene, to: &str) -> Result<Vec<String>> {
-    let into = scene.scratch.join("restore-of-a-bad-row");
+    restore_into(scene, "restore-of-a-bad-row", to)
+}
+
+fn restore_into(scene: &Scene, folder: &str, to: &str) -> Result<Vec<String>> {
+    let into = scene.scratch.join(folder);
     Ok(vec!["restore".into(), TARGET.into(), "--into".into(), into.display().to_string(), "--to".into(), to.into()])
 }
 
@@ -85,46 +93,6 @@ fn damaged(config: &mut Config, scene: &Scene, name: &str, damage: impl Fn(&Path
     run(Command::new("cp").arg("-a").arg(scene.backstay.repository()).arg(&copy))?;
     damage(&copy)?;
     config.repository[0] = format!("url = \"file://{}\"", copy.display());
-    Ok(())
-}
-
-/// The files below a folder, largest first.
-fn files(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    let mut waiting = vec![folder.to_owned()];
-    while let Some(folder) = waiting.pop() {
-        for entry in std::fs::read_dir(&folder)? {
-            let path = entry?.path();
-            if path.is_dir() { waiting.push(path) } else { found.push(path) }
-        }
-    }
-    found.sort_by_key(|path| std::cmp::Reverse(path.metadata().map(|metadata| metadata.len()).unwrap_or(0)));
-    Ok(found)
-}
-
-/// Turns one byte of a file over.
-fn flip(path: &Path, at: usize) -> Result<()> {
-    let mut bytes = std::fs::read(path)?;
-    bytes[at] ^= 0x10;
-    writable(path)?;
-    Ok(std::fs::write(path, bytes)?)
-}
-
-fn truncate(path: &Path) -> Result<()> {
-    writable(path)?;
-    let length = path.metadata()?.len();
-    Ok(std::fs::OpenOptions::new().write(true).open(path)?.set_len(length / 2)?)
-}
-
-fn writable(path: &Path) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    Ok(std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?)
-}
-
-fn corrupt_packs(copy: &Path) -> Result<()> {
-    for pack in files(&copy.join("data"))? {
-        flip(&pack, 100)?;
-    }
     Ok(())
 }
 
@@ -358,6 +326,47 @@ const ROWS: &[Row] = &[
         arguments: check_data,
         code: 5,
         words: &["damage"],
+    },
+    Row {
+        name: "one pack of data that is damaged, when restoring",
+        change: |config, scene| {
+            damaged(config, scene, "one-flipped-pack", |copy| flip_middle(&files(&copy.join("data"))?[0]))
+        },
+        arguments: |scene| restore_into(scene, "restored-in-part", "latest"),
+        code: 5,
+        words: &["data/", "damaged"],
+    },
+    Row {
+        name: "one piece of log that is damaged, when restoring across it",
+        change: |config, scene| damaged(config, scene, "one-flipped-piece", |copy| flip_end(&newest_piece(copy)?)),
+        arguments: |scene| restore_into(scene, "restored-without-log", "latest"),
+        code: 5,
+        words: &["logs/", "damaged"],
+    },
+    Row {
+        name: "the last piece of log is unreadable, when all of the log is wanted",
+        change: |config, scene| damaged(config, scene, "flipped-end", |copy| flip_header(&newest_piece(copy)?)),
+        arguments: |scene| restore_into(scene, "restored-too-little", "latest"),
+        code: 5,
+        words: &["all of the log", "damaged"],
+    },
+    Row {
+        name: "a store that takes nothing any more, when archiving",
+        change: |config, scene| {
+            damaged(config, scene, "closed", |copy| close(&copy.join("logs").join(TARGET)))?;
+            // Something to archive.
+            scene.server.sql("INSERT INTO ledger VALUES (2, 2, 2, 0, 'row')").map(drop)
+        },
+        arguments: archive,
+        code: 3,
+        words: &["denied"],
+    },
+    Row {
+        name: "a log file to standard output, where the JSON goes",
+        change: as_it_is,
+        arguments: |_| Ok(["log", "fetch", TARGET, "000000010000000000000001", "-"].map(String::from).to_vec()),
+        code: 2,
+        words: &["standard output"],
     },
     Row {
         name: "non-empty destination",

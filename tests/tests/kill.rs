@@ -35,7 +35,7 @@ fn murder(job: Running, victim: Victim, moment: Duration) -> Result<bool> {
         // The parent lives to tell: one clear line, no success. A kill after the last word may still be a success.
         let ended = job.reap()?;
         if ended.code != 0 {
-            ended.must_fail(1, &[]).context("the child was killed")?;
+            ended.must_fail(1, &["was killed (signal 9)"]).context("the child was killed")?;
         }
     } else {
         let ended = job.reap()?;

@@ -65,6 +65,15 @@ fn json(output: &Output) -> serde_json::Value {
 }
 
 #[test]
+fn a_log_file_and_json_do_not_share_standard_output() {
+    let folder = folder();
+    let output = backstay(folder.path(), &["log", "fetch", "shop", "000000010000000000000001", "-", "--json"]);
+    assert_eq!(output.status.code(), Some(2));
+    let error = &json(&output)["error"];
+    assert_eq!(error["message"], "failed to fetch to standard output: with --json the result goes there");
+}
+
+#[test]
 fn what_is_wrong_has_one_line_and_its_exit_code() {
     let folder = folder();
     let path = folder.path();

@@ -49,6 +49,8 @@ pub(crate) fn backup(number: u64, log_from: Position, end: Position) -> Backup {
             volumes: vec![],
             bytes: 1 << 30,
             files: 1000,
+            findings: Vec::new(),
+            more_findings: 0,
             notes: "{}".into(),
         },
     }

@@ -152,3 +152,66 @@ impl LogSink for Sink {
         self.answer(log.put_note(name, bytes).await)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::{
+        damage::{Repo, piece},
+        job::FailureKind,
+        reporter::JobReporter,
+    };
+
+    /// The folder of the first epoch.
+    const EPOCH: &str = "logs/shop/00000000000000000001";
+
+    async fn sink(repo: &Repo) -> Sink {
+        Sink {
+            engine: "postgresql".to_owned(),
+            log: Mutex::new(repo.log().await),
+            tail: Lock::new(None),
+            pieces: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            confirmed: Lock::new(None),
+            reporter: Arc::new(JobReporter::new(drop)),
+            failed: FirstFailure::default(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_store_that_takes_nothing_fails_the_job_even_when_the_plugin_is_content() {
+        let repo = Repo::new().await;
+        let sink = sink(&repo).await;
+        sink.identify("7").await.unwrap();
+        sink.append(piece(0, 10), Bytes::from_static(&[0; 10])).await.unwrap();
+        // A file where a folder belongs: nothing can be stored any more, whoever runs this.
+        repo.block(EPOCH);
+        sink.append(piece(10, 20), Bytes::from_static(&[0; 10])).await.unwrap_err();
+        assert_eq!(sink.tail(), Some(piece(0, 10).end));
+        assert_eq!(sink.failed.judge(Ok(())).unwrap_err().kind, FailureKind::Failed);
+    }
+
+    #[tokio::test]
+    async fn what_the_store_takes_at_last_makes_the_failures_before_good() {
+        let repo = Repo::new().await;
+        let sink = sink(&repo).await;
+        sink.identify("7").await.unwrap();
+        repo.block(EPOCH);
+        sink.append(piece(0, 10), Bytes::from_static(&[0; 10])).await.unwrap_err();
+        repo.unblock(EPOCH);
+        sink.append(piece(0, 10), Bytes::from_static(&[0; 10])).await.unwrap();
+        sink.failed.judge(Ok(())).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_gap_is_the_plugins_to_explain() {
+        let repo = Repo::new().await;
+        let sink = sink(&repo).await;
+        sink.identify("7").await.unwrap();
+        sink.append(piece(0, 10), Bytes::from_static(&[0; 10])).await.unwrap();
+        let told = sink.append(piece(11, 20), Bytes::from_static(&[0; 9])).await.unwrap_err();
+        assert_eq!(told.kind, backstay_sandbox::EngineErrorKind::Gap);
+        sink.failed.judge(Ok(())).unwrap();
+    }
+}

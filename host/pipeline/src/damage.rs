@@ -59,6 +59,20 @@ impl Repo {
         }
     }
 
+    /// Puts a file where a folder of the repository belongs.
+    pub(crate) fn block(&self, folder: &str) {
+        let folder = self.0.path().join(folder);
+        if folder.exists() {
+            fs::remove_dir_all(&folder).unwrap();
+        }
+        fs::write(folder, "").unwrap();
+    }
+
+    /// Takes it away again.
+    pub(crate) fn unblock(&self, folder: &str) {
+        fs::remove_file(self.0.path().join(folder)).unwrap();
+    }
+
     /// Turns one byte over in the middle of the largest file below a folder of the repository.
     pub(crate) fn flip(&self, folder: &str) {
         let largest =

@@ -1,5 +1,8 @@
 //! A restore: plan, show, perform.
 
+#[cfg(test)]
+mod tests;
+
 use crate::{
     backup::repository_of,
     backup_source::Source,
@@ -10,8 +13,11 @@ use crate::{
     repository,
     work::Work,
 };
-use backstay_core::{Backup, Chain, Position, RestorePlan, RestoreRequest, Segment, Target, Volume};
-use backstay_repo::{LockKind, Repository, log::LogChain};
+use backstay_core::{Backup, Chain, PlanError, Position, RestorePlan, RestoreRequest, Segment, Target, Volume};
+use backstay_repo::{
+    LockKind, Repository,
+    log::{DamagedObject, LogChain},
+};
 use backstay_sandbox::{JobContext, Place, RecoveryTarget, Reporter, RestoreJob};
 use std::{
     path::Path,
@@ -42,7 +48,9 @@ async fn with_lock(work: &Work, spec: &RestoreSpec, repository: &Repository) -> 
         epoch: None,
         now: work.reporter.now(),
     };
-    let plan = RestorePlan::new(&backups, log.chain(), confirmed.as_ref(), &request)?;
+    let plan = RestorePlan::new(&backups, log.chain(), confirmed.as_ref(), &request);
+    let plan = plan.map_err(|error| unreadable(log.damaged(), &error).unwrap_or_else(|| error.into()))?;
+    refuse_cut_off(log.damaged(), &plan, &spec.to)?;
     let backup = backups
         .into_iter()
         .find(|backup| backup.id == plan.backup)
@@ -68,6 +76,35 @@ async fn with_lock(work: &Work, spec: &RestoreSpec, repository: &Repository) -> 
     perform(work, spec, repository, log, &backup, &mut summary).await?;
     summary.finished = work.reporter.now();
     Ok(summary)
+}
+
+/// Log that is there and cannot be read is no gap: a copy of it may exist elsewhere.
+fn unreadable(damaged: &[DamagedObject], error: &PlanError) -> Option<Failure> {
+    let object = damaged.first().filter(|_| matches!(error, PlanError::Gap { .. }))?;
+    Some(Failure::new(FailureKind::Damaged, format!("{error}; {}", object.why)).hint(error.hint()))
+}
+
+/// A piece that cannot be read at the log's end only makes the log look shorter. Whoever wants all
+/// of it has to know.
+fn refuse_cut_off(damaged: &[DamagedObject], plan: &RestorePlan, to: &RestoreTo) -> Result<(), Failure> {
+    if !plan.at_end_of_log || !matches!(to, RestoreTo::Latest | RestoreTo::Time(_)) {
+        return Ok(());
+    }
+    let end = plan.pieces.last().map_or(&plan.consistent.position, |piece| &piece.end);
+    // Names are `logs/TARGET/EPOCH/START…`, with as many zeros as make them sort by place.
+    let behind = format!("{:020}/{:020}", end.epoch, end.offset);
+    let lost = damaged.iter().find(|damaged| {
+        let place = damaged.object.splitn(3, '/').nth(2);
+        place.is_some_and(|place| place >= behind.as_str())
+    });
+    match lost {
+        None => Ok(()),
+        Some(lost) => Err(Failure::new(
+            FailureKind::Damaged,
+            format!("failed to restore all of the log: behind {} {}", end.label, lost.why),
+        )
+        .hint(format!("restore what is whole with --to 'position:{}'", end.label))),
+    }
 }
 
 async fn perform(

@@ -93,6 +93,8 @@ pub const READ_BYTES_MAX: u64 = 8 << 20;
 pub const READ_GAP_BYTES_MAX: u64 = 256 << 10;
 /// Reads in flight: with [`READ_BYTES_MAX`] this bounds memory of a restore to about 150 MiB.
 pub const READS_MAX: usize = 8;
+/// A restore tells the disk to begin whenever so much has landed: a second's work of a good disk.
+pub const SYNC_EVERY_BYTES: u64 = 256 << 20;
 /// Problems a check reports by name; the rest is counted.
 pub const PROBLEMS_MAX: usize = 1000;
 

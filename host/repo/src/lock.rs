@@ -10,6 +10,7 @@ use backstay_core::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
+use tokio::sync::OnceCell;
 
 /// What a lock excludes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +75,8 @@ fn is_alive(pid: u32) -> bool {
 pub struct Lock {
     held: Arc<Held>,
     refresher: tokio::task::JoinHandle<()>,
+    /// Set once we have looked whether another came at the same moment.
+    settled: OnceCell<()>,
 }
 
 struct Held {
@@ -96,18 +99,39 @@ struct State {
 impl Lock {
     /// Takes a lock, removing stale ones in its way.
     pub(crate) async fn take(store: &Store, key: &Arc<MasterKey>, kind: LockKind) -> Result<Lock> {
+        let lock = Self::begin(store, key, kind).await?;
+        lock.settle().await?;
+        Ok(lock)
+    }
+
+    /// The same without the pause that tells whether another came at the same moment. Nothing may be committed or
+    /// removed before [`Lock::settle`] has answered; objects that nothing refers to yet may be written.
+    pub(crate) async fn begin(store: &Store, key: &Arc<MasterKey>, kind: LockKind) -> Result<Lock> {
         refuse_conflicts(store, key, kind, None).await?;
         let written = SystemTime::now();
         let id = document::save(store, key, "locks", &LockFile::now(kind)).await?;
-        tokio::time::sleep(LOCK_SETTLE).await;
-        if let Err(conflict) = refuse_conflicts(store, key, kind, Some(id)).await {
-            store.delete(&id.key("locks")).await?;
-            return Err(conflict);
-        }
         let state = Mutex::new(State { id: Some(id), written, lost: false });
         let held = Arc::new(Held { store: store.clone(), key: Arc::clone(key), kind, state });
         let refresher = tokio::spawn(Arc::clone(&held).refresh_forever());
-        Ok(Lock { held, refresher })
+        Ok(Lock { held, refresher, settled: OnceCell::new() })
+    }
+
+    /// Waits until whoever came at the same moment can be seen, and looks.
+    ///
+    /// # Errors
+    /// [`RepoErrorKind::Locked`]: our lock is given back then.
+    pub(crate) async fn settle(&self) -> Result<()> {
+        let look = || async {
+            tokio::time::sleep(LOCK_SETTLE).await;
+            let Held { store, key, kind, .. } = &*self.held;
+            let own = self.held.state().id;
+            if let Err(conflict) = refuse_conflicts(store, key, *kind, own).await {
+                self.give_back().await?;
+                return Err(conflict);
+            }
+            Ok(())
+        };
+        self.settled.get_or_try_init(look).await.map(|()| ())
     }
 
     /// Whether nobody can have taken it from us, as far as we know without asking the store.
@@ -120,6 +144,7 @@ impl Lock {
     /// # Errors
     /// [`RepoErrorKind::LockLost`].
     pub async fn confirm(&self) -> Result<()> {
+        self.settle().await?;
         // A refresh may replace the file while we ask: then ask for the new one.
         for _ in 0..3 {
             let Some(id) = self.held.valid() else { break };

@@ -2,11 +2,15 @@
 
 import os
 import pathlib
+import select
 import shutil
 import subprocess
 import time
 
 import dataset
+
+# How often memory is looked at: often enough for a peak of seconds, seldom enough to cost nothing.
+MEMORY_EVERY_SECONDS = 0.2
 
 
 class Measured:
@@ -16,19 +20,21 @@ class Measured:
         self.seconds, self.memory, self.added = seconds, memory, added
 
 
+def children(pid):
+    """Process ids right below one; a process that ends meanwhile has none."""
+    try:
+        return [int(child) for task in os.listdir(f"/proc/{pid}/task")
+                for child in pathlib.Path(f"/proc/{pid}/task/{task}/children").read_text().split()]
+    except OSError:
+        return []
+
+
 def resident(root):
     """Resident bytes of a process and all below it, without what they share with files."""
-    children, todo, total = {}, [root], 0
-    for entry in os.scandir("/proc"):
-        if entry.name.isdigit():
-            try:
-                parent = int(pathlib.Path(entry.path, "stat").read_text().rsplit(")", 1)[1].split()[1])
-            except (OSError, IndexError):
-                continue
-            children.setdefault(parent, []).append(int(entry.name))
+    todo, total = [root], 0
     while todo:
         pid = todo.pop()
-        todo += children.get(pid, [])
+        todo += children(pid)
         try:
             for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
                 if line.startswith("RssAnon:"):
@@ -53,6 +59,8 @@ class Contender:
     """A tool, a repository in a folder of its own."""
 
     name = ""
+    # Whether it is asked for more than a full backup and a restore.
+    goes_on = True
 
     def __init__(self, folder, cluster):
         self.folder = pathlib.Path(folder) / self.name.replace(" ", "-").replace("|", "").replace("_", "-")
@@ -77,11 +85,13 @@ class Contender:
             begun = time.monotonic()
             process = subprocess.Popen(command, stdout=log, stderr=log, env=self.environment, shell=isinstance(command, str),
                                        executable="/bin/bash" if isinstance(command, str) else None)
-            memory = 0
-            while process.poll() is None:
+            # Woken by the end itself: a sleep would be measured too.
+            end, memory = os.pidfd_open(process.pid), 0
+            while not select.select([end], [], [], MEMORY_EVERY_SECONDS)[0]:
                 memory = max(memory, resident(process.pid))
-                time.sleep(0.05)
+            process.wait()
             seconds = time.monotonic() - begun
+            os.close(end)
         if process.returncode != 0:
             raise SystemExit(f"peers: {self.name} failed, see {self.folder}/log: {command}")
         return Measured(seconds, memory, size(self.repository) - before)
@@ -90,9 +100,17 @@ class Contender:
         """All content read again."""
         raise NotImplementedError
 
+    def trusting(self):
+        """Files whose metadata are as before are not read again. Nothing: it has no such thing."""
+        return None
+
     def restore(self, into):
-        """The newest backup."""
+        """The newest backup, into an empty folder."""
         raise NotImplementedError
+
+    def mend(self, into):
+        """The newest backup, over a folder in which little is wrong. Nothing: it has no such thing."""
+        return None
 
 
 class Backstay(Contender):
@@ -102,6 +120,7 @@ class Backstay(Contender):
         self.name = f"backstay {method}"
         super().__init__(folder, cluster)
         self.binary, self.method = str(binary), method
+        self.goes_on = method == "files"
         self.environment |= {"BACKSTAY_CONFIG": str(self.folder / "backstay.toml"), "BACKSTAY_PLUGINS": str(plugins),
                              "BACKSTAY_CACHE": str(pathlib.Path(folder) / "cache")}
 
@@ -130,10 +149,16 @@ directories.data = "{self.cluster.data}"
         self.run([self.binary, "plugin", "show", "postgresql"])
 
     def backup(self):
+        return self.measure([self.binary, "backup", "shop", "--method", self.method, "--reread"])
+
+    def trusting(self):
         return self.measure([self.binary, "backup", "shop", "--method", self.method])
 
-    def restore(self, into, delta=False):
-        return self.measure([self.binary, "restore", "shop", "--into", str(into), "--to", "backup-end"] + ["--delta"] * delta)
+    def restore(self, into, *more):
+        return self.measure([self.binary, "restore", "shop", "--into", str(into), "--to", "backup-end", *more])
+
+    def mend(self, into):
+        return self.restore(into, "--delta")
 
 
 class Restic(Contender):
@@ -146,9 +171,12 @@ class Restic(Contender):
         self.environment |= {"RESTIC_REPOSITORY": str(self.repository), "RESTIC_PASSWORD": "bench"}
         self.run(["restic", "--no-cache", "init"])
 
-    def backup(self):
+    def backup(self, *more):
         exclude = [f"--exclude={self.cluster.data}/pg_wal/*", f"--exclude={self.cluster.data}/postmaster.pid"]
-        return self.measure(["restic", "--no-cache", "backup", "--force", str(self.cluster.data)] + exclude)
+        return self.measure(["restic", "--no-cache", "backup", *(more or ["--force"]), str(self.cluster.data)] + exclude)
+
+    def trusting(self):
+        return self.backup("--quiet")
 
     def restore(self, into):
         return self.measure(["restic", "--no-cache", "restore", "latest", "--target", str(into)])
@@ -165,7 +193,7 @@ class PgBackRest(Contender):
         return ["--stanza=bench", f"--repo1-path={self.repository}", f"--pg1-path={self.cluster.data}",
                 f"--pg1-port={self.cluster.port}", f"--pg1-socket-path={self.cluster.folder}", "--pg1-user=postgres",
                 f"--process-max={cores}", "--compress-type=zst", "--compress-level=1", "--repo1-cipher-type=aes-256-cbc",
-                f"--log-path={self.folder}", f"--lock-path={self.folder}/lock", f"--spool-path={self.folder}", "--log-level-console=warn",
+                f"--log-path={self.folder}", f"--lock-path={self.folder}/lock", "--log-level-console=warn",
                 "--no-archive-check", "--start-fast"]
 
     def init(self):
@@ -173,10 +201,16 @@ class PgBackRest(Contender):
         only = [o for o in self.options() if not o.startswith(("--process-max", "--compress", "--no-archive", "--start"))]
         self.run(["pgbackrest", *only, "--no-online", "stanza-create"])
 
-    def backup(self):
+    def backup(self, delta=True):
         kind = "full" if size(self.repository / "backup" / "bench") < 1 << 20 else "incr"
-        delta = ["--delta"] if kind == "incr" else []
-        return self.measure(["pgbackrest", *self.options(), f"--type={kind}", *delta, "backup"])
+        reread = ["--delta"] if kind == "incr" and delta else []
+        return self.measure(["pgbackrest", *self.options(), f"--type={kind}", *reread, "backup"])
+
+    def trusting(self):
+        return self.backup(delta=False)
+
+    def mend(self, into):
+        return self.restore(into, delta=True)
 
     def restore(self, into, delta=False):
         pathlib.Path(into).mkdir(parents=True, exist_ok=True)
@@ -186,6 +220,7 @@ class PgBackRest(Contender):
 
 class BaseBackupZstd(Contender):
     name = "pg_basebackup | zstd"
+    goes_on = False
 
     def version(self):
         return subprocess.run([dataset.tool("pg_basebackup"), "--version"], stdout=subprocess.PIPE).stdout.decode().split()[2]

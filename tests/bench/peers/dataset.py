@@ -6,6 +6,7 @@ not compress at all.
 
 import os
 import pathlib
+import random
 import shutil
 import socket
 import subprocess
@@ -65,19 +66,21 @@ class Cluster:
 
     def fill(self, megabytes):
         """Fills the thirds; `megabytes` of pages in all."""
+        self.megabytes = megabytes
         pages = megabytes * (1 << 20) // PAGE // 3
         self.sql("CREATE EXTENSION IF NOT EXISTS pgcrypto")
         self.sql("SELECT setseed(0.5)")
         # 61 rows of pgbench_accounts' shape fill a page; room is left so that a changed row stays on its page.
         self.sql(f"CREATE TABLE rows WITH (fillfactor = 90) AS SELECT i AS aid, 1 AS bid, 0 AS abalance, "
                  f"repeat(' ', 84)::char(84) AS filler FROM generate_series(1, {pages * 54}) i")
-        # Words of a small vocabulary in varying order, with numbers between them: about three to one.
+        # JSON whose keys and phrases repeat and whose references do not: hexadecimal digits, half of them entropy.
         self.sql("CREATE TABLE texts (id int, body text) WITH (fillfactor = 90)")
         self.sql("ALTER TABLE texts ALTER body SET STORAGE EXTERNAL")
+        references = " || ' went to ' || ".join(f"md5((i * {factor})::text)" for factor in (3, 7, 11, 13, 17, 19, 23))
         self.sql(f"""INSERT INTO texts SELECT i, json_build_object('id', i, 'at', '2026-01-01'::timestamp + i * interval '7 s',
                      'customer', md5((i % 50000)::text), 'status', (ARRAY['open','paid','sent','closed'])[1 + i % 4],
-                     'total', (i * 7919 % 100000) / 100.0, 'note', left(repeat(md5((i % 997)::text) || ' the order was ', 20),
-                     200 + i % 300))::text FROM generate_series(1, {pages * 14}) i""")
+                     'total', (i * 7919 % 100000) / 100.0, 'note', {references})::text
+                     FROM generate_series(1, {pages * 14}::bigint) i""")
         self.sql("CREATE TABLE noise (id int, body bytea) WITH (fillfactor = 90)")
         self.sql("ALTER TABLE noise ALTER body SET STORAGE EXTERNAL")
         self.sql(f"INSERT INTO noise SELECT i, gen_random_bytes(880) FROM generate_series(1, {pages * 8}) i")
@@ -107,6 +110,12 @@ class Cluster:
             self.sql(f"INSERT INTO {table} SELECT * FROM {table} ORDER BY ctid LIMIT {rows * percent // 100}")
         self.settle()
 
+    def start_over(self):
+        """The cluster as it was filled: every round measures the same."""
+        for table in THIRDS:
+            self.sql(f"DROP TABLE {table}")
+        self.fill(self.megabytes)
+
     def bytes(self):
         """Bytes of what a backup holds: no log, no files of the running server."""
         total = 0
@@ -115,3 +124,23 @@ class Cluster:
                 folders.remove("pg_wal")
             total += sum(os.stat(os.path.join(root, name)).st_size for name in files)
         return total
+
+
+def damage(folder, percent, seed):
+    """Spoils a byte in `percent` of all pages below `folder`, chosen at random."""
+    chance = random.Random(seed)
+    for root, folders, files in os.walk(folder):
+        folders.sort()
+        if "pg_wal" in folders:
+            folders.remove("pg_wal")
+        for name in sorted(files):
+            path = os.path.join(root, name)
+            pages = os.stat(path).st_size // PAGE
+            if pages < 100:
+                continue
+            with open(path, "r+b") as file:
+                for page in sorted(chance.sample(range(pages), pages * percent // 100)):
+                    file.seek(page * PAGE + 4000)
+                    byte = file.read(1)[0]
+                    file.seek(page * PAGE + 4000)
+                    file.write(bytes([byte ^ 1]))

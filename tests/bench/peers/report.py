@@ -1,4 +1,4 @@
-"""What was found, for people: a table in Markdown, a plot in SVG, the figures in JSON."""
+"""What was found, for people: tables in Markdown, a plot in SVG, the figures in JSON."""
 
 import json
 import os
@@ -9,10 +9,15 @@ import statistics
 TITLES = {
     "full": "full backup",
     "unchanged": "again, nothing changed, content read again",
+    "trusted": "again, nothing changed, metadata trusted",
     "changed": "again, a row in 1 % of the pages changed",
+    "appended": "again, 10 % appended",
     "restore": "restore into an empty folder",
+    "mended": "restore over a folder with 1 % of its pages damaged",
 }
 US = "backstay files"
+COLOURS = {"backstay files": "#0b6e4f", "backstay stream": "#7fb69e", "restic": "#c25b2b", "pgbackrest": "#3b5b92",
+           "pg_basebackup | zstd": "#8a8a8a"}
 
 
 def machine():
@@ -22,64 +27,118 @@ def machine():
     return f"{os.cpu_count()} × {model}, {memory} MiB of memory, Linux {platform.release()}"
 
 
-def middle(runs, what):
-    return statistics.median(run[what] for run in runs)
+class Ratio:
+    """Two figures of the same round, divided; the middle of all rounds and how far they lie apart."""
+
+    def __init__(self, above, below):
+        self.rounds = [a / b for a, b in zip(above, below)]
+        self.middle = statistics.median(self.rounds)
+
+    def __str__(self):
+        return f"{self.middle:.2f} ({min(self.rounds):.2f} to {max(self.rounds):.2f})"
 
 
-def spread(runs, what):
-    values = [run[what] for run in runs]
-    return min(values), max(values)
+def goals(results):
+    """What Backstay has to reach: title, the figure, at least or at most, the bound. What was not run is left out."""
+    def series(phase, name, what="seconds"):
+        return [run[what] for run in results.get(phase, {}).get(name, [])]
+
+    def ratio(above, below):
+        return Ratio(above, below) if above and below else None
+
+    ours = {phase: series(phase, US) for phase in TITLES}
+    wanted = [
+        ("full backup: times as fast as pgBackRest", ratio(series("full", "pgbackrest"), ours["full"]), ">=", 2.0),
+        ("full backup: times as fast as restic", ratio(series("full", "restic"), ours["full"]), ">=", 2.0),
+        ("full backup: part of the ceiling's rate", ratio(results["ceiling"], ours["full"]), ">=", 0.85),
+        ("unchanged, content read again: times as fast as restic", ratio(series("unchanged", "restic"), ours["unchanged"]),
+         ">=", 1.5),
+        ("unchanged, metadata trusted: times as fast as the full backup", ratio(ours["full"], ours["trusted"]), ">=", 20),
+        ("1 % of the pages changed: uploaded, as part of what restic uploads",
+         ratio(series("changed", US, "added"), series("changed", "restic", "added")), "<=", 1 / 3),
+        ("1 % of the pages changed: time, as part of restic's", ratio(ours["changed"], series("changed", "restic")), "<=", 0.5),
+        ("restore: times as fast as restic", ratio(series("restore", "restic"), ours["restore"]), ">=", 2.0),
+        ("restore: times as fast as pgBackRest", ratio(series("restore", "pgbackrest"), ours["restore"]), ">=", 2.0),
+        ("1 % of the pages damaged: times as fast as the full restore", ratio(ours["restore"], ours["mended"]), ">=", 5.0),
+    ]
+    return [(title, figure, "least" if sign == ">=" else "most", bound,
+             figure.middle >= bound if sign == ">=" else figure.middle <= bound)
+            for title, figure, sign, bound in wanted if figure]
+
+
+def peak(results):
+    return max(run["memory"] for phase in TITLES for run in results.get(phase, {}).get(US, []))
+
+
+def verdicts(found):
+    results = found["results"]
+    lines = ["| what | must | is (each round) | |", "|---|---|---|---|"]
+    for title, figure, side, bound, reached in goals(results):
+        lines.append(f"| {title} | at {side} {bound:.2f} | {figure} | {'yes' if reached else 'no'} |")
+    mebibytes = peak(results) / 2**20
+    lines.append(f"| peak memory of any of them | at most 384 MiB | {mebibytes:.0f} MiB | {'yes' if mebibytes <= 384 else 'no'} |")
+    return lines
 
 
 def table(found):
+    results = found["results"]
+    rounds = found["rounds"]
     lines = [
-        f"{found['megabytes']:.0f} MB of data, {found['rounds']} rounds, medians (least to most); {found['machine']}.",
+        f"{found['megabytes']:.0f} MB of data, {rounds} round{'s' * (rounds > 1)}, everybody in turn; {found['machine']}. "
+        "All files fit into the page cache and are in it; repositories and restored files lie on the same disk.",
+        "",
         "Versions: " + ", ".join(f"{name} {version}" for name, version in found["versions"].items()) + ".",
         "",
+        *verdicts(found),
+        "",
     ]
-    results = found["results"]
     if results["ceiling"]:
-        rate = found["megabytes"] / statistics.median(results["ceiling"])
-        lines += [f"The unavoidable work alone (read, SHA-256, zstd, AES; {os.cpu_count()} threads): "
-                  f"{statistics.median(results['ceiling']):.1f} s, {rate:.0f} MB/s.", ""]
+        seconds = statistics.median(results["ceiling"])
+        lines += [f"The ceiling, the unavoidable work alone (read, page checksum, SHA-256, zstd, AES; {os.cpu_count()} threads): "
+                  f"{seconds:.1f} s ({min(results['ceiling']):.1f} to {max(results['ceiling']):.1f}), "
+                  f"{found['megabytes'] / seconds:.0f} MB/s.", ""]
     for phase, title in TITLES.items():
-        lines += [f"**{title[0].upper()}{title[1:]}**", "", "| | seconds | MB/s | as fast as Backstay by files | memory | written |",
-                  "|---|---|---|---|---|---|"]
-        ours = middle(results[phase][US], "seconds") if results[phase].get(US) else None
-        for name, runs in results[phase].items():
-            seconds = middle(runs, "seconds")
-            least, most = spread(runs, "seconds")
-            ratio = f"{ours / seconds:.2f}" if ours else ""
-            lines.append(
-                f"| {name} | {seconds:.1f} ({least:.1f} to {most:.1f}) | {found['megabytes'] / seconds:.0f} | {ratio} "
-                f"| {middle(runs, 'memory') / 2**20:.0f} MiB | {middle(runs, 'added') / 1e6:.1f} MB |".replace("|  |", "| |"))
+        ran = {name: runs for name, runs in results[phase].items() if runs}
+        lines += [f"## {title[0].upper()}{title[1:]}", "", "| | seconds, median (least to most) | MB/s | peak memory | written |",
+                  "|---|---|---|---|---|"]
+        for name, runs in ran.items():
+            seconds = [run["seconds"] for run in runs]
+            middle = statistics.median(seconds)
+            memory = statistics.median(run["memory"] for run in runs) / 2**20
+            added = statistics.median(run["added"] for run in runs) / 1e6
+            lines.append(f"| {name} | {middle:.2f} ({min(seconds):.2f} to {max(seconds):.2f}) "
+                         f"| {found['megabytes'] / middle:.0f} | {memory:.0f} MiB | {added:.1f} MB |")
         lines.append("")
     return "\n".join(lines)
 
 
 def plot(found):
-    """Bars of megabytes a second, a group for each phase."""
-    results = found["results"]
-    names = list(next(iter(results[phase] for phase in TITLES)))
-    colours = ["#0b6e4f", "#7fb69e", "#c25b2b", "#3b5b92", "#8a8a8a"]
-    rates = {(phase, name): found["megabytes"] / middle(results[phase][name], "seconds") for phase in TITLES for name in names}
-    top = max(rates.values())
-    width, row, group = 760, 18, (len(names) * 18 + 34)
-    height = group * len(TITLES) + 20
+    """Bars of megabytes a second, a group for each phase; the ceiling is a line."""
+    results, megabytes = found["results"], found["megabytes"]
+    groups = {phase: {name: megabytes / statistics.median(run["seconds"] for run in runs)
+                      for name, runs in results[phase].items() if runs}
+              for phase in TITLES if phase != "trusted"}
+    ceiling = megabytes / statistics.median(results["ceiling"]) if results["ceiling"] else 0
+    top = max([ceiling, *(rate for group in groups.values() for rate in group.values())])
+    width, row, left = 780, 18, 160
+    height = sum(len(group) * row + 38 for group in groups.values()) + 16
+    place = lambda rate: rate / top * (width - left - 90)
     out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="12">',
            f'<rect width="{width}" height="{height}" fill="white"/>']
-    y = 10
-    for phase, title in TITLES.items():
-        out.append(f'<text x="10" y="{y + 12}" font-weight="bold">{title}, MB/s</text>')
+    y = 14
+    for phase, group in groups.items():
+        out.append(f'<text x="10" y="{y + 12}" font-weight="bold">{TITLES[phase]}, MB/s</text>')
         y += 20
-        for number, name in enumerate(names):
-            rate = rates[phase, name]
-            bar = rate / top * (width - 270)
-            out.append(f'<text x="150" y="{y + 12}" text-anchor="end">{name}</text>')
-            out.append(f'<rect x="156" y="{y + 2}" width="{bar:.1f}" height="{row - 5}" fill="{colours[number % len(colours)]}"/>')
-            out.append(f'<text x="{160 + bar:.1f}" y="{y + 12}">{rate:.0f}</text>')
+        if phase == "full" and ceiling:
+            x = left + place(ceiling)
+            out.append(f'<line x1="{x:.1f}" y1="{y}" x2="{x:.1f}" y2="{y + len(group) * row}" stroke="#444" stroke-dasharray="4 3"/>')
+            out.append(f'<text x="{x:.1f}" y="{y - 4}" text-anchor="middle">ceiling {ceiling:.0f}</text>')
+        for name, rate in group.items():
+            out.append(f'<text x="{left - 6}" y="{y + 12}" text-anchor="end">{name}</text>')
+            out.append(f'<rect x="{left}" y="{y + 2}" width="{place(rate):.1f}" height="{row - 5}" fill="{COLOURS.get(name, "#777")}"/>')
+            out.append(f'<text x="{left + place(rate) + 5:.1f}" y="{y + 12}">{rate:.0f}</text>')
             y += row
-        y += 14
+        y += 18
     return "\n".join(out + ["</svg>", ""])
 
 

@@ -86,11 +86,6 @@ impl Grants {
         endpoints.chain(credentials).chain(directories).chain(tools)
     }
 
-    /// The granted folder of that name.
-    pub(crate) fn directory(&self, name: &str) -> Option<&Directory> {
-        self.directories.iter().find(|(granted, _)| granted.as_str() == name).map(|(_, directory)| directory)
-    }
-
     /// Whether there is a grant of that name in that table.
     pub(crate) fn has(&self, table: &str, name: &str) -> bool {
         self.names().any(|granted| granted == (table, name))

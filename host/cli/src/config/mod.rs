@@ -26,7 +26,9 @@ mod target;
 
 pub(crate) use error::ConfigError;
 pub(crate) use example::EXAMPLE;
-pub(crate) use grants::{Directory, Grants};
+#[cfg(test)]
+pub(crate) use grants::Directory;
+pub(crate) use grants::Grants;
 pub(crate) use name::RepositoryName;
 pub(crate) use repository::Repository;
 pub(crate) use schema::SchemaError;

@@ -4,13 +4,13 @@
 //!   sweep ► folders ► scan files (keep what is right) ► reads, many at once ► write ► finish
 //! ```
 //!
-//! Every blob is verified before it is written. A file is finished (mode, time, fsync) when its
-//! last blob has landed, folders at the end, deepest first. After an error or a crash the folder
-//! is incomplete; placing again goes on with what is there.
+//! Every blob is verified before it is written. A file is finished (mode, time) when its last blob
+//! has landed, folders at the end, deepest first, and then all of it is made durable at once. After
+//! an error or a crash the folder is incomplete; placing again goes on with what is there.
 
 use super::fetch::{self, Read, Reads};
 use super::{SnapshotReader, scan};
-use crate::limits::READS_MAX;
+use crate::limits::{READS_MAX, SYNC_EVERY_BYTES};
 use crate::tree::{Node, NodeKind};
 use crate::{RepoError, RepoErrorKind, Result};
 use backstay_core::{RelativePath, Timestamp};
@@ -20,7 +20,7 @@ use rustix::fs::{AtFlags, Timespec, Timestamps};
 use scan::failed;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 /// How a folder is filled.
 #[derive(Clone, Default)]
@@ -81,6 +81,10 @@ struct Placing {
     files_total: u64,
     bytes_done: AtomicU64,
     files_done: AtomicU64,
+    /// Bytes that landed since the disk was last told to begin.
+    unsynced: AtomicU64,
+    /// Whether it is at it.
+    syncing: AtomicBool,
 }
 
 /// A file of the backup: path in the destination, node.
@@ -113,6 +117,8 @@ impl SnapshotReader {
             files_total: files.len() as u64,
             bytes_done: AtomicU64::new(0),
             files_done: AtomicU64::new(0),
+            unsynced: AtomicU64::new(0),
+            syncing: AtomicBool::new(false),
         });
         let keep = files.iter().map(|(path, _)| (path.clone(), false));
         let keep: HashMap<String, bool> = keep
@@ -241,19 +247,44 @@ impl Placing {
                     here.finish(target)?;
                 }
                 here.advance(plain.len() as u64, u64::from(last));
+                here.sync_now_and_then(plain.len() as u64);
                 Ok(())
             })
         })
         .await?
     }
 
-    /// Mode, time, fsync.
+    /// Mode and time.
     fn finish(&self, target: &Target) -> Result<()> {
         let path = &target.path;
         let file = scan::open_file(&self.into, path)?;
         file.set_permissions(Permissions::from_mode(target.mode)).map_err(failed(path))?;
-        rustix::fs::futimens(&file, &timestamps(target.modified)).map_err(|error| failed(path)(error.into()))?;
-        file.sync_all().map_err(failed(path))
+        rustix::fs::futimens(&file, &timestamps(target.modified)).map_err(|error| failed(path)(error.into()))
+    }
+
+    /// Makes all that has landed durable. One call for the whole file system: one for each of thousands of small
+    /// files would wait as often for the disk.
+    fn sync(&self) -> Result<()> {
+        // `Dir` itself may be a handle that only names the folder.
+        let folder = self.into.open(".").map_err(failed("."))?;
+        rustix::fs::syncfs(&folder).map_err(|error| failed(".")(error.into()))
+    }
+
+    /// Lets the disk begin, once much has landed: at the end there is little to wait for.
+    fn sync_now_and_then(self: &Arc<Self>, bytes: u64) {
+        let landed = self.unsynced.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if landed < SYNC_EVERY_BYTES || self.syncing.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        self.unsynced.store(0, Ordering::Relaxed);
+        let here = Arc::clone(self);
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = here.sync() {
+                // A disk that fails now fails at the end too, where it counts.
+                tracing::debug!(%error, "failed to sync on the way");
+            }
+            here.syncing.store(false, Ordering::Release);
+        });
     }
 
     /// Folders, deepest first: a parent may forbid us to go below it.
@@ -263,10 +294,8 @@ impl Placing {
             let system = |error: rustix::io::Errno| failed(path)(error.into());
             rustix::fs::futimens(&folder, &timestamps(node.modified)).map_err(system)?;
             rustix::fs::fchmod(&folder, rustix::fs::Mode::from_raw_mode(node.mode)).map_err(system)?;
-            rustix::fs::fsync(&folder).map_err(system)?;
         }
-        // `Dir` itself may be a handle that only names the folder.
-        self.into.open(".").and_then(|folder| folder.sync_all()).map_err(failed("."))
+        self.sync()
     }
 
     fn advance(&self, bytes: u64, files: u64) {

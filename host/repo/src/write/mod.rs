@@ -24,7 +24,7 @@ pub use witness::Witness;
 
 use crate::index::Index;
 use crate::limits::{BLOB_BYTES_MAX, FILE_CHUNKS_MAX, PACK_BYTES, PACK_BYTES_MAX, TREE_DEPTH_MAX};
-use crate::lock::LockKind;
+use crate::lock::{Lock, LockKind};
 use crate::pack::BlobKind;
 use crate::read::SnapshotReader;
 use crate::snapshot::{self, SnapshotFile, SnapshotMeta};
@@ -143,20 +143,27 @@ impl BackupSession {
         if !(1 << 20..=PACK_BYTES_MAX).contains(&options.pack_bytes) {
             return Err(RepoError::new(RepoErrorKind::InvalidConfig, "packs have from 1 MiB to 256 MiB"));
         }
-        let lock = repository.lock(LockKind::Shared).await?;
+        // The pause after it is waited out beside the work: nothing refers to what is written meanwhile.
+        let lock = Lock::begin(repository.store(), repository.shared_key(), LockKind::Shared).await?;
         let index = repository.load_index().await?;
         let key = Arc::clone(repository.shared_key());
         let parent = match parent {
             Some(parent) => open_parent(repository, &index, parent).await,
             None => None,
         };
-        let packer = Packer::new(repository.store().clone(), key, lock, index, options.pack_bytes);
+        let packer = Arc::new(Packer::new(repository.store().clone(), key, lock, index, options.pack_bytes));
+        let settling = Arc::clone(&packer);
+        tokio::spawn(async move {
+            if let Err(error) = settling.lock().settle().await {
+                settling.fail(&error);
+            }
+        });
         // One batch for each core and one that waits for it.
         let batches_max = 2 * std::thread::available_parallelism().map_or(2, |cores| cores.get() as u32);
         Ok(Self {
             shared: Arc::new(Shared {
                 repository: repository.clone(),
-                packer: Arc::new(packer),
+                packer,
                 chunking: options.chunking,
                 batches: Arc::new(Semaphore::new(batches_max as usize)),
                 batches_max,
