@@ -2,6 +2,7 @@
 
 use crate::limits::ZSTD_LEVEL;
 use crate::{RepoError, RepoErrorKind, Result};
+use std::cell::RefCell;
 use std::io::Read;
 
 /// One frame with the repository's level.
@@ -53,6 +54,11 @@ impl Compressor {
     }
 }
 
+thread_local! {
+    /// Setting one up costs as much as decompressing a small blob.
+    static CONTEXT: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
+}
+
 /// Decompresses blobs of known length.
 pub(crate) fn decompress_exact(frame: &[u8], length: usize) -> Result<Vec<u8>> {
     // zstd cannot expand more than this; a claim beyond it is not worth an allocation.
@@ -60,8 +66,14 @@ pub(crate) fn decompress_exact(frame: &[u8], length: usize) -> Result<Vec<u8>> {
     if length > credible {
         return Err(RepoError::new(RepoErrorKind::Damaged, "its length is not credible"));
     }
-    let plain = zstd::bulk::decompress(frame, length)
-        .map_err(|error| RepoError::new(RepoErrorKind::Damaged, "failed to decompress").because(error))?;
+    let plain = CONTEXT.with_borrow_mut(|context| {
+        let context = match context {
+            Some(context) => context,
+            None => context.insert(zstd::bulk::Decompressor::new()?),
+        };
+        context.decompress(frame, length)
+    });
+    let plain = plain.map_err(|error| RepoError::new(RepoErrorKind::Damaged, "failed to decompress").because(error))?;
     if plain.len() != length {
         return Err(RepoError::new(RepoErrorKind::Damaged, format!("it has {} bytes, not {length}", plain.len())));
     }

@@ -33,6 +33,10 @@ pub const STORE_BACKOFF_MAX: Duration = Duration::from_secs(10);
 pub const STORE_READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// A whole request, sized for 64 MiB over a line of 1 Mbit/s.
 pub const STORE_REQUEST_TIMEOUT: Duration = Duration::from_secs(600);
+/// Objects of a local folder from this size on are written past the page cache: packs and large pieces of log.
+pub const DIRECT_BYTES_MIN: usize = 4 << 20;
+/// What one direct write takes: long enough for a disk's full rate with a few at once.
+pub const DIRECT_BUFFER_BYTES: usize = 2 << 20;
 /// Time to connect.
 pub const STORE_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Attempts for an error of the local file system that has no name: a disk that failed once is

@@ -131,7 +131,7 @@ impl Lock {
             }
             Ok(())
         };
-        self.settled.get_or_try_init(look).await.map(|()| ())
+        self.settled.get_or_try_init(look).await.copied()
     }
 
     /// Whether nobody can have taken it from us, as far as we know without asking the store.

@@ -8,9 +8,11 @@
 //!   pause until a deadline.
 
 mod config;
+mod direct;
 mod retry;
 
 pub use config::StoreConfig;
+use direct::{Direct, Written};
 pub use retry::RetryPolicy;
 
 use crate::limits::{LIST_OBJECTS_MAX, OBJECT_BYTES_MAX};
@@ -28,6 +30,8 @@ pub struct Store {
     address: Arc<str>,
     /// The folder of a local store.
     folder: Option<Arc<PathBuf>>,
+    /// How large objects get there.
+    direct: Option<Arc<Direct>>,
     retry: RetryPolicy,
 }
 
@@ -51,6 +55,7 @@ impl Store {
         let (objects, folder) = config.build()?;
         Ok(Self {
             objects,
+            direct: folder.clone().map(|folder| Arc::new(Direct::new(folder))),
             address: config.url.as_str().into(),
             folder: folder.map(Arc::new),
             retry: RetryPolicy::default(),
@@ -59,7 +64,7 @@ impl Store {
 
     /// Any object store; `address` is what people call it.
     pub fn from_object_store(objects: Arc<dyn ObjectStore>, address: &str) -> Self {
-        Self { objects, address: address.into(), folder: None, retry: RetryPolicy::default() }
+        Self { objects, address: address.into(), folder: None, direct: None, retry: RetryPolicy::default() }
     }
 
     /// The same place, tried with other patience.
@@ -96,6 +101,9 @@ impl Store {
     /// [`RepoErrorKind::AlreadyExists`] when the name holds other content.
     pub async fn put_new(&self, key: &str, body: impl Into<Bytes>) -> Result<()> {
         let (path, body) = (location(key)?, body.into());
+        if self.put_directly(key, &body).await? {
+            return Ok(());
+        }
         let options = PutOptions::from(PutMode::Create);
         let put = self
             .retry
@@ -113,6 +121,18 @@ impl Store {
                 }
             }
             Err(error) => Err(error),
+        }
+    }
+
+    /// Writes a large object past the page cache, where that can be done; answers whether it is there.
+    async fn put_directly(&self, key: &str, body: &Bytes) -> Result<bool> {
+        let Some(direct) = self.direct.as_ref().filter(|direct| direct.fits(body.len())) else { return Ok(false) };
+        let (direct, name, copy) = (Arc::clone(direct), key.to_owned(), body.clone());
+        let written = tokio::task::spawn_blocking(move || direct.put_new(&name, &copy)).await?;
+        match written.map_err(|error| RepoError::io(format!("failed to write {key}"), error))? {
+            Written::Whole => Ok(true),
+            // What is there is compared, as after any other put.
+            Written::Exists | Written::Not => Ok(false),
         }
     }
 

@@ -279,7 +279,7 @@ impl Sum {
 
 /// The sum of a file after so many zeros were put at its end.
 fn extended(mut crc: u32, mut zeros: u64) -> u32 {
-    const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
     while zeros > 0 {
         let part = zeros.min(ZEROS.len() as u64);
         crc = crc32c::crc32c_append(crc, &ZEROS[..part as usize]);

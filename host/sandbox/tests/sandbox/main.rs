@@ -17,6 +17,7 @@ mod crimes;
 mod escape;
 mod files;
 mod header;
+mod inspect;
 mod lies;
 mod splice;
 mod store;

@@ -6,6 +6,7 @@
 //! | module | crimes |
 //! |---|---|
 //! | [`crime`] | those that any call can commit: loops, memory, stack, logs, handles, grants |
+//! | [`inspect`] | parts of files, looked at badly |
 //! | [`lie`] | reports that contradict themselves |
 //! | [`store`] | bytes stored wrongly: unidentified, abandoned, outside the backup |
 //! | [`log`] | log with gaps, overlaps and wrong lengths |
@@ -17,6 +18,7 @@
 
 mod crime;
 mod escape;
+mod inspect;
 mod lie;
 mod log;
 mod store;
@@ -48,6 +50,10 @@ impl Engine for Hostile {
         crime::commit(&settings).await?;
         store::commit(&settings, &into).await?;
         Ok(lie::report(&settings))
+    }
+
+    fn inspect_part(part: &FilePart, bytes: &[u8]) -> Result<Vec<Finding>> {
+        inspect::part(part, bytes)
     }
 
     async fn archive(into: LogWriter) -> Result<()> {

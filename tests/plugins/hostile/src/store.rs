@@ -105,6 +105,11 @@ pub(crate) async fn commit(settings: &Settings, into: &BackupWriter) -> Result<(
             let pattern = settings.text("path", "[").to_owned();
             into.put_tree("data", &source, &[Rule { pattern, action: RuleAction::Exclude }], "").await.map(drop)
         }
+        "inspect" => {
+            let source = host::open_directory("data")?;
+            let rules = [Rule { pattern: "**".to_owned(), action: RuleAction::Inspect }];
+            into.put_tree("data", &source, &rules, "the context").await.map(drop)
+        }
         "read" => {
             let source = host::open_directory("data")?;
             source.read_all(settings.text("path", "../x"), 1 << 20).await.map(drop)

@@ -1,0 +1,165 @@
+//! Large objects of a local folder, written past the page cache.
+//!
+//! ```text
+//!   body ─► aligned buffer ─► disk       name#n ─► fsync ─► hard link: name ─► remove name#n ─► fsync of the folder
+//! ```
+//!
+//! A pack is written once and not read soon. Through the page cache it would cost a copy, which is a fifth of a
+//! backup's work, and push out what the database next to it keeps there. File systems that cannot do it say so, and
+//! then objects are written as all others.
+
+use crate::limits::{DIRECT_BUFFER_BYTES, DIRECT_BYTES_MIN};
+use bytes::Bytes;
+use rustix::fs::OFlags;
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, ErrorKind, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+/// What address, offset and length of a direct write must be a multiple of, on every disk we know of.
+const ALIGNMENT: usize = 4096;
+
+/// The folder of a local store, and what its file system can do.
+#[derive(Debug)]
+pub(crate) struct Direct {
+    folder: PathBuf,
+    unable: AtomicBool,
+    /// Temporary names of this process.
+    next: AtomicU64,
+}
+
+/// How a direct write ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Written {
+    Whole,
+    /// Another object has that name.
+    Exists,
+    /// To be written the usual way.
+    Not,
+}
+
+impl Direct {
+    pub(crate) fn new(folder: PathBuf) -> Self {
+        Self { folder, unable: AtomicBool::new(false), next: AtomicU64::new(0) }
+    }
+
+    /// Whether it is worth trying for so many bytes.
+    pub(crate) fn fits(&self, bytes: usize) -> bool {
+        bytes >= DIRECT_BYTES_MIN && !self.unable.load(Ordering::Relaxed)
+    }
+
+    /// Writes an object that is not there yet: atomically, durably. Blocks.
+    pub(crate) fn put_new(&self, key: &str, body: &Bytes) -> io::Result<Written> {
+        let place = self.folder.join(key);
+        let Some(parent) = place.parent() else { return Ok(Written::Not) };
+        // As the object store below names what is not whole yet: no listing shows it.
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let beside = PathBuf::from(format!("{}#{}{number:06}", place.display(), std::process::id()));
+        let written = self.write(&beside, parent, body);
+        let linked = match written {
+            Ok(true) => fs::hard_link(&beside, &place),
+            Ok(false) => Ok(()),
+            Err(error) => Err(error),
+        };
+        // Whatever happened: half an object, or a second name of a whole one.
+        let removed = match fs::remove_file(&beside) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        };
+        match linked {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(Written::Exists),
+            other => other?,
+        }
+        removed?;
+        if self.unable.load(Ordering::Relaxed) {
+            return Ok(Written::Not);
+        }
+        File::open(parent)?.sync_all()?;
+        Ok(Written::Whole)
+    }
+
+    /// Answers whether the file system could do it.
+    fn write(&self, beside: &Path, parent: &Path, body: &Bytes) -> io::Result<bool> {
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true).custom_flags(OFlags::DIRECT.bits() as i32);
+        let opened = match options.open(beside) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                fs::create_dir_all(parent)?;
+                options.open(beside)
+            }
+            opened => opened,
+        };
+        let mut file = match opened {
+            Err(error) if is_unable(&error) => return Ok(self.give_up(&error)),
+            opened => opened?,
+        };
+        // Room to begin at a lawful address.
+        let mut room = vec![0; DIRECT_BUFFER_BYTES + ALIGNMENT];
+        let begin = room.as_ptr().align_offset(ALIGNMENT);
+        let buffer = &mut room[begin..begin + DIRECT_BUFFER_BYTES];
+        for part in body.chunks(DIRECT_BUFFER_BYTES) {
+            let whole = part.len().next_multiple_of(ALIGNMENT);
+            buffer[..part.len()].copy_from_slice(part);
+            buffer[part.len()..whole].fill(0);
+            match file.write_all(&buffer[..whole]) {
+                Err(error) if is_unable(&error) => return Ok(self.give_up(&error)),
+                written => written?,
+            }
+        }
+        file.set_len(body.len() as u64)?;
+        file.sync_all()?;
+        Ok(true)
+    }
+
+    fn give_up(&self, error: &io::Error) -> bool {
+        tracing::debug!(%error, folder = %self.folder.display(), "no direct writes here");
+        self.unable.store(true, Ordering::Relaxed);
+        false
+    }
+}
+
+/// What file systems answer that have no direct writes, or other alignments.
+fn is_unable(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn noise(length: usize) -> Bytes {
+        (0..length).map(|at| ((at * 31) >> 3) as u8).collect::<Vec<u8>>().into()
+    }
+
+    #[test]
+    fn objects_of_any_length_are_whole_and_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let direct = Direct::new(folder.path().to_owned());
+        for length in [1, 4095, 4096, 4097, DIRECT_BUFFER_BYTES, DIRECT_BUFFER_BYTES + 1, 3 * DIRECT_BUFFER_BYTES - 1] {
+            let (key, body) = (format!("data/ab/{length}"), noise(length));
+            match direct.put_new(&key, &body).unwrap() {
+                Written::Whole => assert_eq!(fs::read(folder.path().join(&key)).unwrap(), body),
+                // The folder for temporary files may lie in memory.
+                Written::Not => assert!(!direct.fits(usize::MAX) && !folder.path().join(&key).exists()),
+                Written::Exists => panic!("{key} was there"),
+            }
+        }
+        let names = fs::read_dir(folder.path().join("data/ab")).unwrap().map(|entry| entry.unwrap().file_name());
+        assert!(names.into_iter().all(|name| !name.to_string_lossy().contains('#')), "something is left over");
+    }
+
+    #[test]
+    fn an_object_that_is_there_stays_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let direct = Direct::new(folder.path().to_owned());
+        fs::write(folder.path().join("key"), "first").unwrap();
+        let again = direct.put_new("key", &noise(5000)).unwrap();
+        assert!(again != Written::Whole, "{again:?}");
+        assert_eq!(fs::read(folder.path().join("key")).unwrap(), b"first");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+}
