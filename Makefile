@@ -110,11 +110,15 @@ test-end-to-end: plugins ## Real servers, real faults, stock restic as the judge
 	BACKSTAY_BIN=$(CURDIR)/$(binary) BACKSTAY_PLUGINS=$(CURDIR)/$(plugins) cargo test --locked -p backstay-tests $(end_to_end) -- --nocapture
 
 # Figures are ratios against something in the same run. Built as released: that links for minutes.
+# E.g. bench='--rounds 1 --megabytes 1024'.
+bench ?=
 .PHONY: bench
-bench: plugins ## Measure: the sandbox's cost, appending to the log
-	cargo build --locked --release -p backstay-bench
+bench: plugins ## Measure: against the peers, the sandbox's cost, the log; the reports go to docs/bench
+	@tools/install-deps bench
+	cargo build --locked --release -p backstay -p backstay-bench
 	target/release/log-append
 	target/release/sandbox-cost $(plugins)/postgresql.wasm
+	tests/bench/peers/run target/release $(plugins) $(bench)
 
 .PHONY: docs
 docs: ## The book, into target/book
