@@ -186,6 +186,18 @@ fn a_repository_is_made_once_checked_and_unlocked() {
         assert_eq!(json(&checked)["problems"], serde_json::json!([]));
     }
     assert_eq!(backstay(path, &["repo", "unlock", "main"]).status.code(), Some(0));
+    // One that nobody can read: only --remove-all takes it, and a dry run does not.
+    let lock = path.join("repo/locks").join("ab".repeat(32));
+    fs::write(&lock, "no lock").unwrap();
+    let planned = backstay(path, &["--json", "repo", "unlock", "main", "--remove-all", "--dry-run"]);
+    assert_eq!((&json(&planned)["removed"], lock.exists()), (&serde_json::json!(1), true), "{}", text(&planned.stderr));
+    let removed = backstay(path, &["--json", "repo", "unlock", "main", "--remove-all"]);
+    assert_eq!(
+        (&json(&removed)["removed"], lock.exists()),
+        (&serde_json::json!(1), false),
+        "{}",
+        text(&removed.stderr)
+    );
     assert_eq!(json(&backstay(path, &["--json", "backups", "shop"])), serde_json::json!([]));
     assert_eq!(json(&backstay(path, &["--json", "window", "shop"])), serde_json::json!([]));
     let unknown = backstay(path, &["backups", "show", "abcd"]);
@@ -211,6 +223,10 @@ fn passwords_are_added_listed_and_removed() {
     assert_ne!(own.status.code(), Some(0), "the key in use was removed");
 
     fs::write(path.join("password"), "another").unwrap();
+    let planned = backstay(path, &["--json", "repo", "key", "remove", "main", &old_key[..16], "--dry-run"]);
+    assert_eq!(json(&planned), serde_json::json!({ "id": old_key, "dry-run": true }));
+    let keys = json(&backstay(path, &["--json", "repo", "key", "list", "main"]));
+    assert_eq!(keys.as_array().unwrap().len(), 2, "a dry run removes nothing");
     let removed = backstay(path, &["repo", "key", "remove", "main", &old_key[..16]]);
     assert_eq!(removed.status.code(), Some(0), "{}", text(&removed.stderr));
     judge(path);

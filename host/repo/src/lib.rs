@@ -66,7 +66,7 @@ pub use crypto::{MasterKey, Password};
 pub use error::{RepoError, RepoErrorKind, Result};
 pub use id::{Id, InvalidId};
 pub use key::{KdfCost, KeyInfo};
-pub use lock::{Lock, LockKind};
+pub use lock::{Lock, LockInfo, LockKind};
 pub use read::{PlaceOptions, PlaceProgress, PlaceSummary, SnapshotReader};
 pub use repository::{InitOptions, Repository};
 pub use snapshot::{Snapshot, SnapshotMeta};

@@ -51,6 +51,10 @@ impl LockFile {
         }
     }
 
+    fn holder(&self) -> String {
+        format!("{}@{} (process {}) since {}", self.username, self.hostname, self.pid, self.time)
+    }
+
     fn age(&self) -> Duration {
         let time = self.time.parse().unwrap_or(Timestamp::EPOCH);
         let now = Timestamp::from(SystemTime::now());
@@ -249,38 +253,46 @@ async fn refuse_conflicts(store: &Store, key: &MasterKey, kind: LockKind, ours: 
             store.delete(&id.key("locks")).await?;
             continue;
         }
-        let word = if lock.exclusive { "exclusively" } else { "" };
-        return Err(RepoError::new(
-            RepoErrorKind::Locked,
-            format!(
-                "the repository is locked {word} by {}@{} (process {}) since {}",
-                lock.username, lock.hostname, lock.pid, lock.time
-            )
-            .replace("  ", " "),
-        )
-        .advise("wait for it, or remove its lock with `unlock` when you know that it is gone"));
+        let word = if lock.exclusive { "exclusively " } else { "" };
+        let what = format!("the repository is locked {word}by {}", lock.holder());
+        return Err(RepoError::new(RepoErrorKind::Locked, what)
+            .advise("wait for it, or remove its lock with `unlock` when you know that it is gone"));
     }
     Ok(())
 }
 
-/// Removes stale locks, or all; yields how many.
-pub(crate) async fn unlock(store: &Store, key: &MasterKey, all: bool) -> Result<usize> {
-    let mut removed = 0;
-    if all {
-        // Also those that cannot be read.
-        for object in store.list("locks").await? {
-            store.delete(&object.key).await?;
-            removed += 1;
-        }
-        return Ok(removed);
+/// A lock, as people see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LockInfo {
+    /// Its name.
+    pub id: Id,
+    /// Who holds it, on which machine, in which process, since when: nothing where it cannot be read.
+    pub holder: Option<String>,
+}
+
+/// The locks that [`unlock`] removes: stale ones, or all, also those that cannot be read.
+pub(crate) async fn removable(store: &Store, key: &MasterKey, all: bool) -> Result<Vec<LockInfo>> {
+    let mut found = Vec::new();
+    for id in store.list("locks").await?.iter().filter_map(|object| Id::from_key(&object.key)) {
+        let holder = match document::load::<LockFile>(store, key, "locks", id).await {
+            Ok(lock) if all || lock.is_stale() => Some(lock.holder()),
+            Err(error) if all && error.kind() != RepoErrorKind::NotFound => None,
+            Ok(_) => continue,
+            Err(error) if error.kind() == RepoErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        found.push(LockInfo { id, holder });
     }
-    for (id, lock) in load_all(store, key).await? {
-        if lock.is_stale() {
-            store.delete(&id.key("locks")).await?;
-            removed += 1;
-        }
+    Ok(found)
+}
+
+/// Removes stale locks, or all; yields which.
+pub(crate) async fn unlock(store: &Store, key: &MasterKey, all: bool) -> Result<Vec<LockInfo>> {
+    let found = removable(store, key, all).await?;
+    for lock in &found {
+        store.delete(&lock.id.key("locks")).await?;
     }
-    Ok(removed)
+    Ok(found)
 }
 
 /// All locks; those that vanish while we look are not there.
@@ -337,8 +349,9 @@ mod tests {
         fresh.hostname = "elsewhere".into();
         document::save(&store, &key, "locks", &fresh).await.unwrap();
         assert!(Lock::take(&store, &key, LockKind::Shared).await.is_err());
-        assert_eq!(unlock(&store, &key, false).await.unwrap(), 0);
-        assert_eq!(unlock(&store, &key, true).await.unwrap(), 1);
+        assert_eq!(unlock(&store, &key, false).await.unwrap(), []);
+        assert_eq!(removable(&store, &key, true).await.unwrap().len(), 1);
+        assert_eq!(unlock(&store, &key, true).await.unwrap().len(), 1);
     }
 
     #[tokio::test]

@@ -3,7 +3,7 @@
 use crate::check::{CheckOptions, CheckProgress, CheckReport};
 use crate::index::Index;
 use crate::key::{self, KdfCost, KeyInfo};
-use crate::lock::{self, Lock, LockKind};
+use crate::lock::{self, Lock, LockInfo, LockKind};
 use crate::read::SnapshotReader;
 use crate::snapshot::{self, Snapshot};
 use crate::write::{BackupOptions, BackupSession, Parent};
@@ -150,12 +150,11 @@ impl Repository {
         key::list(self.store(), Some(self.shared.key_id)).await
     }
 
-    /// Removes a password by its key's id, or the start of one.
+    /// The key that [`Repository::key_remove`] removes.
     ///
     /// # Errors
-    /// [`RepoErrorKind::NotFound`]; [`RepoErrorKind::Conflict`] when several keys start so, or it
-    /// is the one this session was opened with (so the last one always stays).
-    pub async fn key_remove(&self, id_start: &str) -> Result<Id> {
+    /// As there.
+    pub async fn key_removable(&self, id_start: &str) -> Result<KeyInfo> {
         let keys = self.key_list().await?;
         let mut found = keys.iter().filter(|key| !id_start.is_empty() && key.id.to_string().starts_with(id_start));
         let refuse = |kind, why: &str| Err(RepoError::new(kind, format!("failed to remove key `{id_start}`: {why}")));
@@ -169,6 +168,16 @@ impl Repository {
         if key.current {
             return refuse(RepoErrorKind::Conflict, "the repository was opened with it");
         }
+        Ok(key.clone())
+    }
+
+    /// Removes a password by its key's id, or the start of one.
+    ///
+    /// # Errors
+    /// [`RepoErrorKind::NotFound`]; [`RepoErrorKind::Conflict`] when several keys start so, or it
+    /// is the one this session was opened with (so the last one always stays).
+    pub async fn key_remove(&self, id_start: &str) -> Result<Id> {
+        let key = self.key_removable(id_start).await?;
         self.store().delete(&key.id.key("keys")).await?;
         Ok(key.id)
     }
@@ -181,11 +190,19 @@ impl Repository {
         Lock::take(self.store(), self.shared_key(), kind).await
     }
 
-    /// Removes stale locks, or all; yields how many.
+    /// The locks that [`Repository::unlock`] removes.
     ///
     /// # Errors
     /// Whatever the store reports.
-    pub async fn unlock(&self, all: bool) -> Result<usize> {
+    pub async fn removable_locks(&self, all: bool) -> Result<Vec<LockInfo>> {
+        lock::removable(self.store(), self.master_key(), all).await
+    }
+
+    /// Removes stale locks, or all, also those that cannot be read; yields which.
+    ///
+    /// # Errors
+    /// Whatever the store reports.
+    pub async fn unlock(&self, all: bool) -> Result<Vec<LockInfo>> {
         lock::unlock(self.store(), self.master_key(), all).await
     }
 

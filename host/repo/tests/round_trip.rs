@@ -414,8 +414,8 @@ async fn a_session_whose_lock_was_removed_refuses_to_commit() {
     let repository = in_memory().await;
     let session = repository.backup(BackupOptions::default()).await.unwrap();
     session.put_file(&path("a"), attributes(), body(b"x", 1)).await.unwrap();
-    assert_eq!(repository.unlock(false).await.unwrap(), 0, "a living lock was removed");
-    assert_eq!(repository.unlock(true).await.unwrap(), 1);
+    assert_eq!(repository.unlock(false).await.unwrap(), [], "a living lock was removed");
+    assert_eq!(repository.unlock(true).await.unwrap().len(), 1);
     let error = session.commit(meta()).await.unwrap_err();
     assert_eq!(error.kind(), RepoErrorKind::LockLost);
     assert!(repository.snapshots().await.unwrap().is_empty());

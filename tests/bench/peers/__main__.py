@@ -12,7 +12,6 @@ import argparse
 import json
 import os
 import pathlib
-import pwd
 import shutil
 import subprocess
 import sys
@@ -21,18 +20,9 @@ import tempfile
 import contenders
 import report
 from dataset import Cluster, damage
+from ordinary import as_ordinary_user
 
 PHASES = ("full", "unchanged", "trusted", "changed", "appended", "restore", "mended")
-
-
-def become_ordinary():
-    """PostgreSQL refuses to run as root."""
-    if os.getuid() == 0:
-        user = pwd.getpwnam("postgres")
-        os.setgroups([])
-        os.setgid(user.pw_gid)
-        os.setuid(user.pw_uid)
-    os.environ |= {"HOME": "/nonexistent", "LC_ALL": "C", "TZ": "UTC"}
 
 
 def say(text):
@@ -139,24 +129,12 @@ def main():
     for name in ("backstay", "plugins", "ceiling"):
         if getattr(arguments, name):
             setattr(arguments, name, getattr(arguments, name).resolve())
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        # The measuring half is an ordinary user; what it found is written by whoever called.
-        os.close(reader)
-        become_ordinary()
+
+    def work():
         with tempfile.TemporaryDirectory(prefix="backstay-peers-", dir=arguments.folder) as folder:
-            found = measure(arguments, pathlib.Path(folder))
-        with os.fdopen(writer, "w") as pipe:
-            json.dump(found, pipe)
-        os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader) as pipe:
-        text = pipe.read()
-    _, status = os.waitpid(child, 0)
-    if status != 0 or not text:
-        raise SystemExit("peers: failed")
-    found = json.loads(text)
+            return measure(arguments, pathlib.Path(folder))
+
+    found = as_ordinary_user(work)
     print(report.table(found))
     if arguments.out:
         report.write(found, arguments.out)

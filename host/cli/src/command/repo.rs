@@ -59,6 +59,9 @@ pub(crate) struct UnlockArgs {
     /// Remove every lock, even those whose holder may still be at work
     #[arg(long)]
     remove_all: bool,
+    /// Only say which locks would be removed
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// What to do with a repository's passwords.
@@ -92,6 +95,9 @@ pub(crate) struct KeyRemoveArgs {
     /// The key's id, or its first digits
     #[arg(value_name = "KEY")]
     key: String,
+    /// Only say which key would be removed
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// Does what was asked of a repository.
@@ -254,13 +260,34 @@ fn key_list(args: &RepoArgs, context: &Context) -> Result<()> {
 fn key_remove(args: &KeyRemoveArgs, context: &Context) -> Result<()> {
     let config = context.config()?;
     let repository = config.repository(&args.repository)?;
-    let id = context.block_on(async { Ok(catalog::open(repository).await?.key_remove(&args.key).await?) })?;
-    context.output().result(&serde_json::json!({ "id": id.to_string() }), format!("removed key {}", id.short()))
+    let id = context.block_on(async {
+        let open = catalog::open(repository).await?;
+        if args.dry_run {
+            return Ok(open.key_removable(&args.key).await?.id);
+        }
+        Ok(open.key_remove(&args.key).await?)
+    })?;
+    let result = serde_json::json!({ "id": id.to_string(), "dry-run": args.dry_run });
+    let done = if args.dry_run { "would remove" } else { "removed" };
+    context.output().result(&result, format!("{done} key {}", id.short()))
 }
 
 fn unlock(args: &UnlockArgs, context: &Context) -> Result<()> {
     let config = context.config()?;
     let repository = config.repository(&args.repository)?;
-    let removed = context.block_on(async { Ok(catalog::open(repository).await?.unlock(args.remove_all).await?) })?;
-    context.output().result(&serde_json::json!({ "removed": removed }), format!("removed {removed} locks"))
+    let locks = context.block_on(async {
+        let open = catalog::open(repository).await?;
+        if args.dry_run {
+            return Ok(open.removable_locks(args.remove_all).await?);
+        }
+        Ok(open.unlock(args.remove_all).await?)
+    })?;
+    let listed = locks.iter().map(|lock| serde_json::json!({ "id": lock.id.to_string(), "holder": lock.holder }));
+    let listed: Vec<_> = listed.collect();
+    let result = serde_json::json!({ "removed": locks.len(), "locks": listed, "dry-run": args.dry_run });
+    let lines = locks.iter().map(|lock| {
+        format!("lock {}, held by {}\n", lock.id.short(), lock.holder.as_deref().unwrap_or("nobody can tell whom"))
+    });
+    let done = if args.dry_run { "would remove" } else { "removed" };
+    context.output().result(&result, format!("{}{done} {} locks", lines.collect::<String>(), locks.len()))
 }

@@ -120,7 +120,11 @@ async fn run_task(task: &Task, options: &RunOptions, on_event: &mut impl FnMut(E
     let mut child = start(options)?;
     let stdin = child.stdin.take().ok_or_else(confused)?;
     let stdout = child.stdout.take().ok_or_else(confused)?;
-    let mut reins = Reins { pipe: tell(stdin, task).await?, asked: false };
+    let Some(pipe) = tell(stdin, task).await? else {
+        // It was gone before it had heard what to do.
+        return Err(died(end_of(&mut child).await));
+    };
+    let mut reins = Reins { pipe, asked: false };
     let mut lines = BufReader::with_capacity(64 << 10, stdout);
     let mut signals = Signals::listen(options.forward_signals)?;
     let mut outcome = None;
@@ -145,14 +149,19 @@ async fn run_task(task: &Task, options: &RunOptions, on_event: &mut impl FnMut(E
         }
     }
     drop(reins);
-    let status = match tokio::time::timeout(EXIT_WAIT, child.wait()).await {
+    let status = end_of(&mut child).await;
+    outcome.unwrap_or_else(|| Err(died(status)))
+}
+
+/// How it ended; nothing when it had to be killed for that.
+async fn end_of(child: &mut Child) -> Option<ExitStatus> {
+    match tokio::time::timeout(EXIT_WAIT, child.wait()).await {
         Ok(status) => status.ok(),
         Err(_) => {
             let _ = child.kill().await;
             None
         }
-    };
-    outcome.unwrap_or_else(|| Err(died(status)))
+    }
 }
 
 fn start(options: &RunOptions) -> Result<Child, Failure> {
@@ -174,15 +183,22 @@ fn start(options: &RunOptions) -> Result<Child, Failure> {
         .map_err(failed)
 }
 
-async fn tell(mut stdin: ChildStdin, task: &Task) -> Result<ChildStdin, Failure> {
+/// Nothing: it no longer listens.
+async fn tell(mut stdin: ChildStdin, task: &Task) -> Result<Option<ChildStdin>, Failure> {
     let failed = |error: &dyn std::fmt::Display| {
         Failure::new(FailureKind::Failed, format!("failed to tell the job process what to do: {error}"))
     };
     let mut line = serde_json::to_vec(task).map_err(|error| failed(&error))?;
     line.push(b'\n');
-    stdin.write_all(&line).await.map_err(|error| failed(&error))?;
-    stdin.flush().await.map_err(|error| failed(&error))?;
-    Ok(stdin)
+    let told = async {
+        stdin.write_all(&line).await?;
+        stdin.flush().await
+    };
+    match told.await {
+        Ok(()) => Ok(Some(stdin)),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(None),
+        Err(error) => Err(failed(&error)),
+    }
 }
 
 /// The pipe to a job. Its end would tell the job that this process died.

@@ -1,0 +1,128 @@
+#!/usr/bin/env python3
+"""How fast log files come for replay, beside how fast PostgreSQL replays them; and how soon a command is at work.
+
+    python3 tests/bench/peers/replay.py BACKSTAY PLUGINS [--megabytes 1500]
+
+A server writes log while Backstay archives it. Then a restored copy replays it from where a restore has laid it out, and
+`backstay log fetch --ahead 16` gets the same files one after another, as a `restore_command` would, with nobody replaying
+in between. PostgreSQL's own figure for the replay is taken from its log.
+"""
+
+import argparse
+import os
+import pathlib
+import re
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+
+import contenders
+import dataset
+from ordinary import as_ordinary_user
+
+SEGMENT = 16 << 20
+STARTS = 20
+
+
+def load(cluster, megabytes):
+    """Updates all over a table until there is so much log."""
+    cluster.sql("CREATE TABLE churn (n int PRIMARY KEY, filler text) WITH (fillfactor = 70)")
+    cluster.sql("INSERT INTO churn SELECT n, repeat('x', 80) FROM generate_series(1, 400000) n")
+    begun = cluster.sql("SELECT pg_current_wal_lsn()")
+    while int(cluster.sql(f"SELECT pg_current_wal_lsn() - '{begun}'::pg_lsn").split(".")[0]) < megabytes << 20:
+        cluster.sql("UPDATE churn SET filler = md5(n::text || random()::text)")
+    return cluster.sql("SELECT pg_switch_wal()")
+
+
+def replay(folder, restored):
+    """Bytes a second, as the server itself says."""
+    port = dataset.free_port()
+    log = folder / "replay.log"
+    options = f"-p {port} -k {folder} -c listen_addresses='' -c hot_standby=off -c recovery_target_action=shutdown"
+    subprocess.run([dataset.tool("pg_ctl"), "-D", restored, "-o", options, "-l", log, "-w", "-t", "300", "start"],
+                   stdout=subprocess.DEVNULL)
+    subprocess.run([dataset.tool("pg_ctl"), "-D", restored, "-m", "immediate", "stop"], stdout=subprocess.DEVNULL,
+                   stderr=subprocess.DEVNULL)
+    text = log.read_text()
+    start = re.search(r"redo starts at ([0-9A-F]+)/([0-9A-F]+)", text)
+    done = re.search(r"redo done at ([0-9A-F]+)/([0-9A-F]+) .*elapsed: ([0-9.]+) s", text)
+    if not start or not done:
+        raise SystemExit(f"replay: failed to read how long it took:\n{text}")
+    at = lambda match: (int(match[1], 16) << 32) + int(match[2], 16)
+    return (at(done) - at(start)) / float(done[3])
+
+
+def fetch(backstay, restored):
+    """Bytes a second of `log fetch`, file after file."""
+    names = sorted(name for name in os.listdir(restored / "pg_wal") if re.fullmatch("[0-9A-F]{24}", name))
+    into = backstay.folder / "fetched"
+    into.mkdir()
+    begun = time.monotonic()
+    for name in names[:-1]:
+        subprocess.run([backstay.binary, "--quiet", "log", "fetch", "shop", name, str(into / "RECOVERYXLOG"), "--ahead", "16"],
+                       check=True, stdout=subprocess.DEVNULL, env=backstay.environment)
+        assert os.stat(into / "RECOVERYXLOG").st_size == SEGMENT
+    return (len(names) - 1) * SEGMENT / (time.monotonic() - begun)
+
+
+def starts(backstay):
+    """Milliseconds from the start of the program until the plugin has logged in, looked and told."""
+    took = []
+    for _ in range(STARTS):
+        begun = time.monotonic()
+        backstay.run([backstay.binary, "inspect", "shop"])
+        took.append((time.monotonic() - begun) * 1000)
+    return took
+
+
+def measure(arguments, folder):
+    cluster = dataset.Cluster(folder)
+    cluster.create()
+    try:
+        backstay = contenders.Backstay(folder, cluster, arguments.backstay, arguments.plugins, method="stream")
+        backstay.reset()
+        took = starts(backstay)
+        archive = subprocess.Popen([backstay.binary, "--quiet", "archive", "shop"], env=backstay.environment)
+        backstay.backup()
+        end = load(cluster, arguments.megabytes)
+        while int(cluster.sql(f"SELECT count(*) FROM pg_replication_slots WHERE restart_lsn >= '{end}'")) == 0:
+            time.sleep(0.2)
+        archive.terminate()
+        archive.wait()
+    finally:
+        cluster.stop()
+    restored = folder / "restored"
+    backstay.run([backstay.binary, "restore", "shop", "--into", str(restored), "--to", "latest"])
+    fetched = [fetch_again(backstay, restored) for _ in range(3)]
+    replayed = replay(folder, restored)
+    middle = statistics.median(fetched)
+    return (f"log fetch, file after file:   {middle / 1e6:7.0f} MB/s ({min(fetched) / 1e6:.0f} to {max(fetched) / 1e6:.0f})\n"
+            f"replay by PostgreSQL:         {replayed / 1e6:7.0f} MB/s\n"
+            f"ratio:                        {middle / replayed:7.1f}\n"
+            f"inspect, from start to end:   {statistics.median(took):7.0f} ms ({min(took):.0f} to {max(took):.0f})")
+
+
+def fetch_again(backstay, restored):
+    shutil.rmtree(backstay.folder / "fetched", ignore_errors=True)
+    return fetch(backstay, restored)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("backstay", type=pathlib.Path)
+    parser.add_argument("plugins", type=pathlib.Path)
+    parser.add_argument("--megabytes", type=int, default=1500)
+    parser.add_argument("--folder", default="/var/tmp")
+    arguments = parser.parse_args()
+    arguments.backstay, arguments.plugins = arguments.backstay.resolve(), arguments.plugins.resolve()
+
+    def work():
+        with tempfile.TemporaryDirectory(prefix="backstay-replay-", dir=arguments.folder) as folder:
+            return measure(arguments, pathlib.Path(folder))
+
+    print(as_ordinary_user(work))
+
+
+main()
