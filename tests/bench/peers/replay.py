@@ -12,7 +12,6 @@ import argparse
 import os
 import pathlib
 import re
-import shutil
 import statistics
 import subprocess
 import tempfile
@@ -24,6 +23,7 @@ from ordinary import as_ordinary_user
 
 SEGMENT = 16 << 20
 STARTS = 20
+REPLAY_SECONDS_MAX = 600
 
 
 def load(cluster, megabytes):
@@ -43,6 +43,10 @@ def replay(folder, restored):
     options = f"-p {port} -k {folder} -c listen_addresses='' -c hot_standby=off -c recovery_target_action=shutdown"
     subprocess.run([dataset.tool("pg_ctl"), "-D", restored, "-o", options, "-l", log, "-w", "-t", "300", "start"],
                    stdout=subprocess.DEVNULL)
+    # pg_ctl takes a server that replays for one that is up.
+    patience = time.monotonic() + REPLAY_SECONDS_MAX
+    while "redo done at" not in log.read_text() and time.monotonic() < patience:
+        time.sleep(0.2)
     subprocess.run([dataset.tool("pg_ctl"), "-D", restored, "-m", "immediate", "stop"], stdout=subprocess.DEVNULL,
                    stderr=subprocess.DEVNULL)
     text = log.read_text()
@@ -57,8 +61,8 @@ def replay(folder, restored):
 def fetch(backstay, restored):
     """Bytes a second of `log fetch`, file after file."""
     names = sorted(name for name in os.listdir(restored / "pg_wal") if re.fullmatch("[0-9A-F]{24}", name))
-    into = backstay.folder / "fetched"
-    into.mkdir()
+    # A folder of its own: what an earlier round fetched ahead must not count.
+    into = pathlib.Path(tempfile.mkdtemp(prefix="fetched-", dir=backstay.folder))
     begun = time.monotonic()
     for name in names[:-1]:
         subprocess.run([backstay.binary, "--quiet", "log", "fetch", "shop", name, str(into / "RECOVERYXLOG"), "--ahead", "16"],
@@ -95,18 +99,13 @@ def measure(arguments, folder):
         cluster.stop()
     restored = folder / "restored"
     backstay.run([backstay.binary, "restore", "shop", "--into", str(restored), "--to", "latest"])
-    fetched = [fetch_again(backstay, restored) for _ in range(3)]
+    fetched = [fetch(backstay, restored) for _ in range(3)]
     replayed = replay(folder, restored)
     middle = statistics.median(fetched)
     return (f"log fetch, file after file:   {middle / 1e6:7.0f} MB/s ({min(fetched) / 1e6:.0f} to {max(fetched) / 1e6:.0f})\n"
             f"replay by PostgreSQL:         {replayed / 1e6:7.0f} MB/s\n"
             f"ratio:                        {middle / replayed:7.1f}\n"
             f"inspect, from start to end:   {statistics.median(took):7.0f} ms ({min(took):.0f} to {max(took):.0f})")
-
-
-def fetch_again(backstay, restored):
-    shutil.rmtree(backstay.folder / "fetched", ignore_errors=True)
-    return fetch(backstay, restored)
 
 
 def main():
