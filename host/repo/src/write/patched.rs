@@ -9,7 +9,7 @@
 //! the difference of the chunk's sums, moved over the bytes that follow. Only where the old sum is not known, or the
 //! file became shorter, is all of it read.
 
-use super::chunking::Chunking;
+use super::chunking::{Batch, Chunking};
 use super::{BackupSession, Collected, FileAttributes, Working};
 use crate::index::Place;
 use crate::limits::{FILE_CHUNKS_MAX, PATCH_READS_MAX};
@@ -21,7 +21,6 @@ use bytes::{Buf, Bytes};
 use futures::{Stream, StreamExt, stream};
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::Arc;
 
 /// How a file differs from the parent's.
 #[derive(Clone, Debug, Default)]
@@ -124,7 +123,8 @@ impl BackupSession {
                     let mut new = old.clone();
                     body.fill(path, start, &mut new).await?;
                     sum.change(&old, &new, patch.bytes - start - length as u64);
-                    pending.push_back(Pending::Working(self.work_on_chunk(new).await?));
+                    let batch = Batch { ends: vec![new.len()], bytes: new };
+                    pending.push_back(Pending::Working(self.work_on(batch).await?));
                 }
             }
             while pending.front().is_some_and(Pending::is_finished) {
@@ -201,16 +201,6 @@ impl BackupSession {
             next.old[(from - start) as usize..(to - start) as usize].copy_from_slice(source);
         }
         Ok(next)
-    }
-
-    async fn work_on_chunk(&self, new: Vec<u8>) -> Result<Working> {
-        let permit = self.permit().await?;
-        let packer = Arc::clone(&self.shared.packer);
-        let runtime = tokio::runtime::Handle::current();
-        Ok(tokio::task::spawn_blocking(move || {
-            let _permit = permit;
-            packer.store(&runtime, BlobKind::Data, std::iter::once(new.as_slice()))
-        }))
     }
 
     async fn collect_pending(&self, pending: &mut VecDeque<Pending>, file: &mut Collected) -> Result<()> {
