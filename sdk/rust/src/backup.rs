@@ -18,6 +18,13 @@ impl BackupWriter {
         FileWriter::new(self.0.put_file(path, attributes))
     }
 
+    /// Stores a whole small file.
+    pub async fn put_all(&self, path: &str, attributes: FileAttributes, bytes: &[u8]) -> Result<StoredFile> {
+        let mut file = self.put_file(path, attributes);
+        file.write(bytes).await?;
+        file.finish().await
+    }
+
     /// Stores a folder or a link.
     pub async fn put_node(&self, node: Node) -> Result<()> {
         self.0.put_node(node).await

@@ -1,6 +1,6 @@
 //! A granted folder.
 
-use crate::{ByteStream, Error, ErrorKind, FileAttributes, Node, NodeStream, Result, platform};
+use crate::{ByteStream, FileAttributes, Node, NodeStream, Result, platform};
 
 /// A granted folder; no path, link or `..` leaves it.
 pub struct Directory(pub(crate) platform::Directory);
@@ -23,15 +23,7 @@ impl Directory {
 
     /// A whole small file; refused when it is longer than `max` bytes.
     pub async fn read_all(&self, path: &str, max: usize) -> Result<Vec<u8>> {
-        let mut all = Vec::new();
-        let mut body = self.read(path, 0, None);
-        while let Some(bytes) = body.next().await? {
-            if all.len() + bytes.len() > max {
-                return Err(Error::new(ErrorKind::Corrupt, format!("{path} is longer than {max} bytes")));
-            }
-            all.extend_from_slice(bytes);
-        }
-        Ok(all)
+        self.read(path, 0, None).read_all(path, max).await
     }
 
     /// Writes a whole file durably and atomically.

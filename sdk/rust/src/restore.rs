@@ -33,15 +33,7 @@ impl BackupReader {
 
     /// A whole small file; refused when it is longer than `max` bytes.
     pub async fn read_all(&self, path: &str, max: usize) -> Result<Vec<u8>> {
-        let mut all = Vec::new();
-        let mut body = self.read(path);
-        while let Some(bytes) = body.next().await? {
-            if all.len() + bytes.len() > max {
-                return Err(crate::Error::new(crate::ErrorKind::Corrupt, format!("{path} is longer than {max} bytes")));
-            }
-            all.extend_from_slice(bytes);
-        }
-        Ok(all)
+        self.read(path).read_all(path, max).await
     }
 
     /// The host makes a folder equal to the backup's folder `subtree`.

@@ -16,12 +16,12 @@ impl ByteStream {
         self.0.next().await
     }
 
-    /// All of it; refused when it is longer than `max` bytes.
-    pub async fn read_all(mut self, max: usize) -> Result<Vec<u8>> {
+    /// All of it; refused when it is longer than `max` bytes. `what` names it in the error.
+    pub async fn read_all(mut self, what: &str, max: usize) -> Result<Vec<u8>> {
         let mut all = Vec::new();
         while let Some(bytes) = self.next().await? {
             if all.len() + bytes.len() > max {
-                let message = format!("a file is longer than {max} bytes");
+                let message = format!("{what} is longer than {max} bytes");
                 return Err(crate::Error::new(crate::ErrorKind::Corrupt, message));
             }
             all.extend_from_slice(bytes);

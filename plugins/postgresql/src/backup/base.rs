@@ -38,7 +38,7 @@ impl Base {
             host::log(Level::Info, "there is no backup to build on: this one copies everything");
             return Ok(None);
         }
-        let manifest = into.parent_read(MANIFEST_PATH).read_all(MANIFEST_BYTES_MAX).await?;
+        let manifest = into.parent_read(MANIFEST_PATH).read_all(MANIFEST_PATH, MANIFEST_BYTES_MAX).await?;
         let Manifest { files, wal_ranges, .. } = Manifest::parse(&manifest).map_err(from_wire)?;
         let Some(range) = wal_ranges.first() else {
             return Err(Error::new(ErrorKind::Corrupt, "the manifest of the backup before names no log"));

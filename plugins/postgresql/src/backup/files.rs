@@ -320,9 +320,7 @@ impl Copy<'_> {
 
     async fn small(&self, path: &str, bytes: &[u8]) -> Result<()> {
         let attributes = FileAttributes { mode: self.file_mode(), modified: host::now() };
-        let mut writer = self.into.put_file(&format!("{MAIN}/{path}"), attributes);
-        writer.write(bytes).await?;
-        writer.finish().await.map(drop)
+        self.into.put_all(&format!("{MAIN}/{path}"), attributes, bytes).await.map(drop)
     }
 
     async fn folder(&self, path: &str) -> Result<()> {

@@ -394,8 +394,8 @@ impl<'w> Unpacker<'w> {
             become_whole(&mut manifest, &self.patched);
             let now = host::now();
             manifest.replace(LABEL, &self.label, now / 1_000_000).map_err(from_wire)?;
-            put_small(self.into, &format!("{MAIN}/{LABEL}"), &self.label).await?;
-            put_small(self.into, MANIFEST_PATH, &manifest.to_bytes()).await?;
+            self.into.put_all(&format!("{MAIN}/{LABEL}"), private(), &self.label).await?;
+            self.into.put_all(MANIFEST_PATH, private(), &manifest.to_bytes()).await?;
         }
         Ok(Unpacked { manifest, label: self.label, log: self.log })
     }
@@ -415,12 +415,6 @@ fn become_whole(manifest: &mut Manifest, patched: &BTreeMap<String, StoredFile>)
 
 fn private() -> FileAttributes {
     FileAttributes { mode: 0o600, modified: host::now() }
-}
-
-async fn put_small(into: &BackupWriter, path: &str, bytes: &[u8]) -> Result<()> {
-    let mut writer = into.put_file(path, private());
-    writer.write(bytes).await?;
-    writer.finish().await.map(drop)
 }
 
 fn corrupt(message: String) -> Error {

@@ -131,9 +131,7 @@ pub(crate) async fn commit(settings: &Settings, into: &BackupWriter) -> Result<(
 }
 
 async fn put(into: &BackupWriter, path: &str, bytes: &[u8]) -> Result<()> {
-    let mut file = into.put_file(path, attributes());
-    file.write(bytes).await?;
-    file.finish().await.map(drop)
+    into.put_all(path, attributes(), bytes).await.map(drop)
 }
 
 fn folder(path: &str) -> Node {
