@@ -171,12 +171,12 @@ class Restic(Contender):
         self.environment |= {"RESTIC_REPOSITORY": str(self.repository), "RESTIC_PASSWORD": "bench"}
         self.run(["restic", "--no-cache", "init"])
 
-    def backup(self, *more):
+    def backup(self, reread=True):
         exclude = [f"--exclude={self.cluster.data}/pg_wal/*", f"--exclude={self.cluster.data}/postmaster.pid"]
-        return self.measure(["restic", "--no-cache", "backup", *(more or ["--force"]), str(self.cluster.data)] + exclude)
+        return self.measure(["restic", "--no-cache", "backup", *["--force"] * reread, str(self.cluster.data)] + exclude)
 
     def trusting(self):
-        return self.backup("--quiet")
+        return self.backup(reread=False)
 
     def restore(self, into):
         return self.measure(["restic", "--no-cache", "restore", "latest", "--target", str(into)])
@@ -201,13 +201,13 @@ class PgBackRest(Contender):
         only = [o for o in self.options() if not o.startswith(("--process-max", "--compress", "--no-archive", "--start"))]
         self.run(["pgbackrest", *only, "--no-online", "stanza-create"])
 
-    def backup(self, delta=True):
+    def backup(self, reread=True):
         kind = "full" if size(self.repository / "backup" / "bench") < 1 << 20 else "incr"
-        reread = ["--delta"] if kind == "incr" and delta else []
-        return self.measure(["pgbackrest", *self.options(), f"--type={kind}", *reread, "backup"])
+        delta = ["--delta"] if kind == "incr" and reread else []
+        return self.measure(["pgbackrest", *self.options(), f"--type={kind}", *delta, "backup"])
 
     def trusting(self):
-        return self.backup(delta=False)
+        return self.backup(reread=False)
 
     def mend(self, into):
         return self.restore(into, delta=True)

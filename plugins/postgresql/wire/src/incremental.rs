@@ -18,7 +18,8 @@
 //!
 //! What is listed comes from here. Below the truncation length the rest comes from the earlier file,
 //! or is zeros where that one ends before. From there on the rest is zeros. The file ends with the
-//! truncation length or with the last block listed, whichever is later: [`Header::parts`].
+//! truncation length or with the last block listed, whichever is later: [`Header::runs`],
+//! [`Header::inherited_bytes`], [`Header::file_bytes`].
 //!
 //! That is how `pg_combinebackup` does it, and it is wrong for a relation that `VACUUM` cut and `COPY`
 //! made longer again. The server then adds blocks of zeros that its log does not mention, so they are
@@ -61,26 +62,6 @@ pub struct Run {
     pub offset: u64,
     /// How many there are, a whole number of blocks, at least one.
     pub bytes: u64,
-}
-
-/// Where bytes of the whole file come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
-    /// From the same place of the earlier backup's file; zeros where that one ends before.
-    Earlier,
-    /// From here: the next bytes of the blocks.
-    Here,
-    /// Nowhere: they are zeros, whatever the earlier file holds.
-    Zeros,
-}
-
-/// Bytes of the whole file that come from one place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Part {
-    /// Where they lie in the whole file.
-    pub run: Run,
-    /// Where they come from.
-    pub source: Source,
 }
 
 /// Which blocks there are, and how long the whole file is.
@@ -128,24 +109,6 @@ impl Header {
         self.blocks
             .chunk_by(|block, next| block + 1 == *next)
             .map(|run| Run { offset: self.bytes(u64::from(run[0])), bytes: self.bytes(run.len() as u64) })
-    }
-
-    /// The whole file, from its first byte to its last.
-    pub fn parts(&self) -> impl Iterator<Item = Part> + '_ {
-        let inherited = self.inherited_bytes();
-        let end = Run { offset: self.file_bytes(), bytes: 0 };
-        let mut at = 0;
-        self.runs()
-            .chain([end])
-            .flat_map(move |here| {
-                let zeros = inherited.clamp(at, here.offset);
-                let earlier = Run { offset: at, bytes: zeros - at };
-                let zeros = Run { offset: zeros, bytes: here.offset - zeros };
-                at = here.offset + here.bytes;
-                [(earlier, Source::Earlier), (zeros, Source::Zeros), (here, Source::Here)]
-            })
-            .filter(|(run, _source)| run.bytes > 0)
-            .map(|(run, source)| Part { run, source })
     }
 
     /// Up to here, what is not listed comes from the file of the earlier backup; from here on it is

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use backstay_postgresql_wire::backup_label::{BackupLabel, without_predecessor};
-use backstay_postgresql_wire::incremental::{Decoder, Event, Header, Part, Source, full_name};
+use backstay_postgresql_wire::incremental::{Decoder, Event, Header, full_name};
 use backstay_postgresql_wire::manifest::{Checksum, Manifest};
 use backstay_postgresql_wire::protocol::Backend;
 use backstay_postgresql_wire::protocol::frontend::{copy_data, copy_done, copy_fail};
@@ -68,16 +68,11 @@ fn decode(bytes: &[u8], piece: usize) -> (Header, Vec<u8>) {
 
 /// The whole file, of the earlier one and what changed.
 fn patched(earlier: &[u8], header: &Header, mut content: &[u8]) -> Vec<u8> {
-    let mut whole = Vec::new();
-    for Part { run, source } in header.parts() {
-        assert_eq!(run.offset, whole.len() as u64);
-        let end = (run.offset + run.bytes) as usize;
-        match source {
-            Source::Earlier => whole.extend_from_slice(&earlier[whole.len()..earlier.len().min(end)]),
-            Source::Here => whole.extend_from_slice(content.split_off(..run.bytes as usize).unwrap()),
-            Source::Zeros => {}
-        }
-        whole.resize(end, 0);
+    let mut whole = earlier[..earlier.len().min(header.inherited_bytes() as usize)].to_vec();
+    whole.resize(header.file_bytes() as usize, 0);
+    for run in header.runs() {
+        let blocks = content.split_off(..run.bytes as usize).unwrap();
+        whole[run.offset as usize..(run.offset + run.bytes) as usize].copy_from_slice(blocks);
     }
     assert!(content.is_empty());
     whole
