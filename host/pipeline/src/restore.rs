@@ -91,13 +91,7 @@ fn refuse_cut_off(damaged: &[DamagedObject], plan: &RestorePlan, to: &RestoreTo)
         return Ok(());
     }
     let end = plan.pieces.last().map_or(&plan.consistent.position, |piece| &piece.end);
-    // Names are `logs/TARGET/EPOCH/START…`, with as many zeros as make them sort by place.
-    let behind = format!("{:020}/{:020}", end.epoch, end.offset);
-    let lost = damaged.iter().find(|damaged| {
-        let place = damaged.object.splitn(3, '/').nth(2);
-        place.is_some_and(|place| place >= behind.as_str())
-    });
-    match lost {
+    match damaged.iter().find(|damaged| damaged.place >= Some((end.epoch, end.offset))) {
         None => Ok(()),
         Some(lost) => Err(Failure::new(
             FailureKind::Damaged,

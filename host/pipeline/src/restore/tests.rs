@@ -124,7 +124,8 @@ fn plan(log: &[Segment], target: Target) -> Result<RestorePlan, PlanError> {
 
 fn damaged(epoch: u64, start: u64) -> Vec<DamagedObject> {
     let object = format!("logs/shop/{epoch:020}/{start:020}");
-    vec![DamagedObject { why: format!("{object} is damaged: it is cut short"), object }]
+    let why = format!("{object} is damaged: it is cut short");
+    vec![DamagedObject { object, place: Some((epoch, start)), why }]
 }
 
 #[test]

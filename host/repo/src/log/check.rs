@@ -10,6 +10,9 @@ use serde::Serialize;
 pub struct DamagedObject {
     /// Its name in the repository.
     pub object: String,
+    /// Epoch and offset that it begins at, where it is one of the log's stretches.
+    #[serde(skip)]
+    pub place: Option<(u64, u64)>,
     /// What is wrong.
     pub why: String,
 }
@@ -114,7 +117,11 @@ impl LogChain {
         if !error.is_damage() {
             return Err(error);
         }
-        report.damaged.push(DamagedObject { object: self.sealer.key_of(name), why: error.to_string() });
+        report.damaged.push(DamagedObject {
+            object: self.sealer.key_of(name),
+            place: name.place(),
+            why: error.to_string(),
+        });
         Ok(())
     }
 }

@@ -217,7 +217,9 @@ impl LogChain {
                 }
                 // `open_header` lets no piece's object pass without one.
                 Ok(None) => Err(LogError::Invalid(format!("{} heads no piece", info.key))),
-                Err(error) if error.is_damage() => Ok(Err(DamagedObject { object: info.key, why: error.to_string() })),
+                Err(error) if error.is_damage() => {
+                    Ok(Err(DamagedObject { object: info.key, place: name.place(), why: error.to_string() }))
+                }
                 Err(error) => Err(error),
             }
         });

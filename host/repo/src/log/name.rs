@@ -72,6 +72,14 @@ impl ObjectName {
         }
     }
 
+    /// Epoch and offset that a piece of this name begins at.
+    pub(crate) fn place(&self) -> Option<(u64, u64)> {
+        match self {
+            Self::Appended { epoch, start } | Self::Merged { epoch, start, .. } => Some((*epoch, *start)),
+            _ => None,
+        }
+    }
+
     /// Whether `piece` is what this name promises.
     pub(crate) fn fits(&self, piece: &Segment) -> bool {
         match self {
