@@ -6,7 +6,7 @@ mod tests;
 use crate::{
     admission::Admission,
     catalog,
-    failure::{log_to_engine, to_engine},
+    first_failure::FirstFailure,
     identity::Identity,
     job::{BackupSummary, Failure, FailureKind, RepositorySpec},
     repository,
@@ -15,8 +15,7 @@ use crate::{
 use async_trait::async_trait;
 use backstay_core::{Backup, BackupManifest, MANIFEST_PATH, RelativePath};
 use backstay_repo::{
-    BackupOptions, BackupSession, FileAttributes, Parent, RepoError, RepoErrorKind, SnapshotMeta, Totals,
-    log::{LogChain, LogError},
+    BackupOptions, BackupSession, FileAttributes, Parent, RepoError, RepoErrorKind, SnapshotMeta, Totals, log::LogChain,
 };
 use backstay_sandbox::{
     Attributes, BackupReport, BackupSink, Body, Description, EngineError, EngineErrorKind, Found, Method, Node,
@@ -49,10 +48,7 @@ pub(crate) async fn run(work: &Work, method: Option<String>, reread: bool) -> Re
     let before = parent
         .as_ref()
         .map(|parent| Parent { id: parent.id.clone(), begun: Some(parent.manifest.started).filter(|_| !reread) });
-    let session = match before {
-        Some(parent) => repository.backup_after(BackupOptions::default(), parent).await?,
-        None => repository.backup(BackupOptions::default()).await?,
-    };
+    let session = repository.backup(BackupOptions { parent: before, ..BackupOptions::default() }).await?;
     let sink = Arc::new(Sink::new(session, Identity::new(log, &target.engine), parent.as_ref()));
     let label = format!("backstay {}", random_label()?);
     let port: Arc<dyn BackupSink> = sink.clone();
@@ -63,16 +59,11 @@ pub(crate) async fn run(work: &Work, method: Option<String>, reread: bool) -> Re
         return Err(Failure::new(FailureKind::Failed, "failed to close the backup: a plugin call outlived its plugin"));
     };
     let Sink { session, identity, stored, failed, found, .. } = sink;
-    let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let report = match (failed, reported) {
-        (None, Ok(report)) => report,
-        (failed, reported) => {
+    let report = match failed.judge(reported) {
+        Ok(report) => report,
+        Err(failure) => {
             session.abandon().await?;
-            // What went wrong here is nearer to the cause than what the plugin made of it.
-            return Err(failed.unwrap_or_else(|| match reported {
-                Err(error) => error.into(),
-                Ok(_) => Failure::new(FailureKind::Failed, "failed to store a part of the backup"),
-            }));
+            return Err(failure);
         }
     };
     let stored = stored.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -209,8 +200,8 @@ struct Sink {
     parent: Option<Backup>,
     stored: Mutex<Stored>,
     found: Mutex<Found>,
-    /// The first failure of the repository: no backup after that, whatever the plugin says.
-    failed: Mutex<Option<Failure>>,
+    /// No backup after that, whatever the plugin says.
+    failed: Arc<FirstFailure>,
 }
 
 impl Sink {
@@ -222,15 +213,8 @@ impl Sink {
             parent: parent.cloned(),
             stored: Mutex::default(),
             found: Mutex::default(),
-            failed: Mutex::default(),
+            failed: Arc::default(),
         }
-    }
-
-    fn poison(&self, error: RepoError) -> EngineError {
-        let told = to_engine(&error);
-        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-        failed.get_or_insert_with(|| error.into());
-        told
     }
 
     /// What was wrong with a file is so still, when it was not read again.
@@ -256,16 +240,16 @@ impl Sink {
 #[async_trait]
 impl BackupSink for Sink {
     async fn identify(&self, identity: &str) -> Result<(), EngineError> {
-        self.identity.tell(identity).await.map_err(|error| match error {
-            LogError::Repo(error) => self.poison(error),
-            error => log_to_engine(&error),
-        })
+        self.identity.tell(identity).await.map_err(|error| self.failed.log(error))
     }
 
     async fn put_file(&self, path: RelativePath, attributes: Attributes, body: Body) -> Result<u64, EngineError> {
         self.admission.admit(&path)?;
-        let attributes = FileAttributes { mode: attributes.mode, modified: attributes.modified };
-        let stored = self.session.put_file(&path, attributes, body).await.map_err(|error| self.poison(error))?;
+        let stored = self
+            .session
+            .put_file(&path, stored_as(attributes), body)
+            .await
+            .map_err(|error| self.failed.whatever(error))?;
         self.note(&path, Some(stored.bytes));
         Ok(stored.bytes)
     }
@@ -278,10 +262,9 @@ impl BackupSink for Sink {
         witness: Option<Arc<dyn Witness>>,
     ) -> Result<u64, EngineError> {
         self.admission.admit(&path)?;
-        let attributes = FileAttributes { mode: attributes.mode, modified: attributes.modified };
         let looking = witness.map(|witness| Arc::new(Looking(witness)) as Arc<dyn backstay_repo::Witness>);
-        let stored = self.session.put_local(&path, attributes, file, looking).await;
-        let stored = stored.map_err(|error| self.poison(error))?;
+        let stored = self.session.put_local(&path, stored_as(attributes), file, looking).await;
+        let stored = stored.map_err(|error| self.failed.whatever(error))?;
         if stored.unread {
             self.found_before(&path);
         }
@@ -297,11 +280,10 @@ impl BackupSink for Sink {
         body: Body,
     ) -> Result<Patched, EngineError> {
         self.admission.admit(&path)?;
-        let attributes = FileAttributes { mode: attributes.mode, modified: attributes.modified };
         let Patch { bytes, inherited, ranges, parent_crc32c } = patch;
         let patch = backstay_repo::Patch { bytes, inherited, ranges, parent_crc32c };
-        let stored = self.session.put_patched(&path, attributes, patch, body).await;
-        let stored = stored.map_err(|error| self.poison(error))?;
+        let stored = self.session.put_patched(&path, stored_as(attributes), patch, body).await;
+        let stored = stored.map_err(|error| self.failed.whatever(error))?;
         self.note(&path, Some(stored.bytes));
         Ok(Patched { bytes: stored.bytes, crc32c: stored.crc32c })
     }
@@ -320,15 +302,14 @@ impl BackupSink for Sink {
 
     async fn put_node(&self, node: Node) -> Result<(), EngineError> {
         self.admission.admit(&node.path)?;
-        let attributes = FileAttributes { mode: node.attributes.mode, modified: node.attributes.modified };
         let put = match &node.kind {
-            NodeKind::Directory => self.session.put_directory(&node.path, attributes).await,
+            NodeKind::Directory => self.session.put_directory(&node.path, stored_as(node.attributes)).await,
             NodeKind::Symlink(target) => self.session.put_symlink(&node.path, target, node.attributes.modified).await,
             NodeKind::File(_) => {
                 return Err(EngineError::new(EngineErrorKind::Internal, "a file needs bytes"));
             }
         };
-        put.map_err(|error| self.poison(error))?;
+        put.map_err(|error| self.failed.whatever(error))?;
         self.note(&node.path, None);
         Ok(())
     }
@@ -338,10 +319,14 @@ impl BackupSink for Sink {
     }
 
     fn parent_read(&self, path: RelativePath) -> Body {
-        let session = self.session.clone();
-        let body = async move { session.parent_read(&path).await.map_err(|error| io::Error::other(to_engine(&error))) };
-        stream::once(body).try_flatten().boxed()
+        let (session, failed) = (self.session.clone(), self.failed.clone());
+        let body = async move { session.parent_read(&path).await.map_err(io::Error::other) };
+        stream::once(body).try_flatten().map_err(move |error| failed.body(error)).boxed()
     }
+}
+
+fn stored_as(attributes: Attributes) -> FileAttributes {
+    FileAttributes { mode: attributes.mode, modified: attributes.modified }
 }
 
 /// A plugin's look at a file, as the repository asks for it.

@@ -23,10 +23,13 @@ pub(crate) struct FirstFailure(Mutex<Option<Failure>>);
 impl FirstFailure {
     /// Keeps an error of the repository; answers what a plugin hears of it.
     pub(crate) fn repository(&self, error: RepoError) -> EngineError {
+        if is_the_repositorys(error.kind()) { self.whatever(error) } else { to_engine(&error) }
+    }
+
+    /// Keeps an error of any kind, where a part that is missing spoils the whole: a backup lacks what was not put.
+    pub(crate) fn whatever(&self, error: RepoError) -> EngineError {
         let told = to_engine(&error);
-        if is_the_repositorys(error.kind()) {
-            self.keep(error.into());
-        }
+        self.keep(error.into());
         told
     }
 
@@ -122,6 +125,13 @@ mod tests {
         let first = FirstFailure::default();
         first.repository(error(RepoErrorKind::Damaged, "it broke"));
         assert_eq!(first.judge(Ok(())).unwrap_err().kind, FailureKind::Damaged);
+    }
+
+    #[test]
+    fn a_part_that_is_missing_spoils_the_whole_whyever() {
+        let first = FirstFailure::default();
+        first.whatever(error(RepoErrorKind::Source, "the file cannot be read"));
+        assert_eq!(first.judge(Ok(())).unwrap_err().message, "the file cannot be read");
     }
 
     #[test]

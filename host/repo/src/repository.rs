@@ -6,7 +6,7 @@ use crate::key::{self, KdfCost, KeyInfo};
 use crate::lock::{self, Lock, LockInfo, LockKind};
 use crate::read::SnapshotReader;
 use crate::snapshot::{self, Snapshot};
-use crate::write::{BackupOptions, BackupSession, Parent};
+use crate::write::{BackupOptions, BackupSession};
 use crate::{Id, MasterKey, Password, RepoError, RepoErrorKind, Result, Store, document, polynomial};
 use backstay_core::BackupId;
 use serde::{Deserialize, Serialize};
@@ -219,16 +219,7 @@ impl Repository {
     /// # Errors
     /// [`RepoErrorKind::Locked`], whatever the store reports.
     pub async fn backup(&self, options: BackupOptions) -> Result<BackupSession> {
-        BackupSession::start(self, options, None).await
-    }
-
-    /// The same, after another backup: files of this machine that are as they were are not read again
-    /// ([`BackupSession::put_local`]). A parent that cannot be read costs time and nothing else.
-    ///
-    /// # Errors
-    /// As [`Repository::backup`].
-    pub async fn backup_after(&self, options: BackupOptions, parent: Parent) -> Result<BackupSession> {
-        BackupSession::start(self, options, Some(parent)).await
+        BackupSession::start(self, options).await
     }
 
     /// Opens a snapshot for reading.

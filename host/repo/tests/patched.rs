@@ -26,7 +26,8 @@ async fn with_parent(repository: &Repository, content: &[u8]) -> BackupSession {
     let body = stream::iter([Ok(Bytes::copy_from_slice(content))]);
     session.put_file(&path(PATH), attributes(), body).await.unwrap();
     let Committed { id, .. } = session.commit(meta()).await.unwrap();
-    repository.backup_after(BackupOptions::default(), Parent { id, begun: None }).await.unwrap()
+    let parent = Some(Parent { id, begun: None });
+    repository.backup(BackupOptions { parent, ..BackupOptions::default() }).await.unwrap()
 }
 
 async fn patched(session: &BackupSession, patch: Patch, body: &[u8], part: usize) -> Result<PatchedFile, RepoError> {

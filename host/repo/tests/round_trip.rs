@@ -187,10 +187,7 @@ async fn a_file_of_this_machine_is_stored_as_the_same_bytes_that_stream_in() {
 
 /// Backs `folder/file` up after `parent`; answers the backup, its bytes, and how many of them were not read.
 async fn after(repository: &Repository, parent: Option<Parent>, folder: &Path) -> (Committed, Vec<u8>, u64) {
-    let session = match parent {
-        Some(parent) => repository.backup_after(BackupOptions::default(), parent).await.unwrap(),
-        None => repository.backup(BackupOptions::default()).await.unwrap(),
-    };
+    let session = repository.backup(BackupOptions { parent, ..BackupOptions::default() }).await.unwrap();
     let file = std::fs::File::open(folder.join("file")).unwrap();
     session.put_local(&path("data/base/file"), attributes(), file, None).await.unwrap();
     let backup = session.commit(meta()).await.unwrap();

@@ -44,17 +44,21 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 
 /// How a backup is written.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct BackupOptions {
     /// How files are cut.
     pub chunking: Chunking,
     /// Stored size a pack is closed at, 1 MiB to 256 MiB.
     pub pack_bytes: usize,
+    /// The backup before: files of this machine that are as they were are not read again
+    /// ([`BackupSession::put_local`]), others may be patched ([`BackupSession::put_patched`]). One that cannot be
+    /// read is as none.
+    pub parent: Option<Parent>,
 }
 
 impl Default for BackupOptions {
     fn default() -> Self {
-        Self { chunking: Chunking::default(), pack_bytes: PACK_BYTES }
+        Self { chunking: Chunking::default(), pack_bytes: PACK_BYTES, parent: None }
     }
 }
 
@@ -138,7 +142,7 @@ impl Drop for Active<'_> {
 type Working = JoinHandle<Result<Vec<Stored>>>;
 
 impl BackupSession {
-    pub(crate) async fn start(repository: &Repository, options: BackupOptions, parent: Option<Parent>) -> Result<Self> {
+    pub(crate) async fn start(repository: &Repository, options: BackupOptions) -> Result<Self> {
         options.chunking.validate()?;
         if !(1 << 20..=PACK_BYTES_MAX).contains(&options.pack_bytes) {
             return Err(RepoError::new(RepoErrorKind::InvalidConfig, "packs have from 1 MiB to 256 MiB"));
@@ -147,7 +151,7 @@ impl BackupSession {
         let lock = Lock::begin(repository.store(), repository.shared_key(), LockKind::Shared).await?;
         let index = repository.load_index().await?;
         let key = Arc::clone(repository.shared_key());
-        let parent = match parent {
+        let parent = match options.parent {
             Some(parent) => open_parent(repository, &index, parent).await,
             None => None,
         };
