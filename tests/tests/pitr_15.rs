@@ -154,7 +154,7 @@ fn fetching_server(backstay: &Backstay, installation: &Installation, backup: &Ba
     let mut server = Postgres::adopt(installation, &data)?;
     let (config, program) = (backstay.config_file(), &backstay.install().program);
     server.configure(&format!(
-        "restore_command = '{} --config {} --quiet log fetch shop %f \"%p\"'",
+        "restore_command = '{} --config {} --quiet log fetch shop %f \"%p\" --ahead 4'",
         program.display(),
         config.display()
     ))?;

@@ -3,7 +3,8 @@
 //! ```text
 //!   fetch FILE ─┬─ it lies in the spool ─► rename                          no repository is opened
 //!               └─ it does not ─► open the repository, place it
-//!        then: fewer than half of the files that shall lie ahead? ─► a process of its own fetches more
+//!        then: fewer than half of the files that shall lie ahead, and nobody at it? ─► a process of its own
+//!              fetches more, and goes on for as long as they are taken: opening a repository takes its time
 //! ```
 //!
 //! A database that replays asks for one file after another, and waits for each. Only whole files are fetched ahead:
@@ -24,6 +25,7 @@ use std::{
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::{Duration, Instant},
 };
 
 /// The spool's folder, beside the files asked for.
@@ -38,6 +40,10 @@ pub(crate) const FILES_MAX: u16 = 1024;
 
 /// Files fetched at once: one is written while the next is read.
 const FILES_AT_ONCE: usize = 3;
+
+/// How often the filling process looks whether files were taken, and how long it waits for that to happen.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Where files fetched ahead lie.
 #[derive(Debug)]
@@ -73,8 +79,11 @@ impl Spool {
         entries.flatten().filter(|entry| is_log_file(&entry.file_name().to_string_lossy())).count()
     }
 
-    /// Starts a process that fetches up to `files` files behind `file`. It outlives this one.
+    /// Starts a process that keeps up to `files` files behind `file` here, unless one does. It outlives this one.
     pub(crate) fn fill_later(&self, config: &Path, target: &str, file: &str, files: u16) -> io::Result<()> {
+        if self.lock()?.is_none() {
+            return Ok(());
+        }
         Command::new(std::env::current_exe()?)
             .arg("--config")
             .arg(config)
@@ -89,17 +98,26 @@ impl Spool {
             .map(drop)
     }
 
-    /// The same folder, for the process that fills it; nothing while another does.
-    pub(crate) fn fill(folder: PathBuf) -> io::Result<Option<Filling>> {
-        fs::create_dir_all(&folder)?;
-        let lock = fs::File::create(folder.join(LOCK))?;
+    /// The spool in this folder.
+    pub(crate) fn at(folder: PathBuf) -> Self {
+        Self { folder }
+    }
+
+    /// For the process that fills it; nothing while another does.
+    pub(crate) fn fill(self) -> io::Result<Option<Filling>> {
+        let Some(lock) = self.lock()? else { return Ok(None) };
+        let dir = Dir::open_ambient_dir(&self.folder, ambient_authority())?;
+        Ok(Some(Filling { spool: self, dir, _lock: lock }))
+    }
+
+    fn lock(&self) -> io::Result<Option<fs::File>> {
+        fs::create_dir_all(&self.folder)?;
+        let lock = fs::File::create(self.folder.join(LOCK))?;
         match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
-            Err(error) => return Err(error.into()),
+            Ok(()) => Ok(Some(lock)),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(error.into()),
         }
-        let dir = Dir::open_ambient_dir(&folder, ambient_authority())?;
-        Ok(Some(Filling { folder, dir, _lock: lock }))
     }
 }
 
@@ -111,25 +129,54 @@ fn is_log_file(name: &str) -> bool {
 /// A spool that this process may fill.
 #[derive(Debug)]
 pub(crate) struct Filling {
-    folder: PathBuf,
+    spool: Spool,
     dir: Dir,
     _lock: fs::File,
 }
 
 impl Filling {
-    /// Fetches up to `files` whole files of `file_size` bytes that follow `file`, and removes what was not asked for.
-    pub(crate) async fn run(&self, log: &LogChain, file: &str, files: u16, file_size: u64) -> LogResult<()> {
-        let wanted = behind(log.chain(), file, files, file_size);
-        self.sweep(&wanted);
-        let missing = wanted.into_iter().filter(|name| !self.folder.join(name).exists());
-        // In order, so that what is asked for next is there first.
-        stream::iter(missing).map(|name| self.fetch(log, name, file_size)).buffered(FILES_AT_ONCE).try_collect().await
+    /// Keeps up to `files` whole files of `file_size` bytes here that follow `file`, and removes what was not asked
+    /// for. Ends when none is taken for a while.
+    pub(crate) async fn run(&self, log: &mut LogChain, file: &str, files: u16, file_size: u64) -> LogResult<()> {
+        let mut after = file.to_owned();
+        loop {
+            let wanted = behind(log.chain(), &after, files, file_size);
+            self.sweep(&wanted);
+            let missing = wanted.iter().filter(|name| !self.holds(name));
+            // In order, so that what is asked for next is there first.
+            let fetched = stream::iter(missing).map(|name| self.fetch(log, name, file_size)).buffered(FILES_AT_ONCE);
+            fetched.try_collect::<()>().await?;
+            let Some(taken) = self.taken(&wanted, usize::from(files / 2).max(1)).await else { return Ok(()) };
+            after = taken;
+            // The log may have grown.
+            log.load().await?;
+        }
     }
 
-    async fn fetch(&self, log: &LogChain, name: String, file_size: u64) -> LogResult<()> {
+    fn holds(&self, name: &str) -> bool {
+        self.spool.folder.join(name).exists()
+    }
+
+    /// Waits until `enough` of the files were taken, or all; answers the last. Nothing: nobody takes any.
+    async fn taken(&self, files: &[String], enough: usize) -> Option<String> {
+        let (mut before, mut since) = (0, Instant::now());
+        while since.elapsed() < PATIENCE {
+            let taken = files.iter().take_while(|name| !self.holds(name)).count();
+            if taken > 0 && taken >= enough.min(files.len()) {
+                return files.get(taken - 1).cloned();
+            }
+            if taken > before {
+                (before, since) = (taken, Instant::now());
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        None
+    }
+
+    async fn fetch(&self, log: &LogChain, name: &str, file_size: u64) -> LogResult<()> {
         let beside = format!("{name}{UNFINISHED}");
-        if log.place_file(&name, &self.dir, &beside, file_size).await? {
-            fs::rename(self.folder.join(&beside), self.folder.join(&name)).map_err(|error| {
+        if log.place_file(name, &self.dir, &beside, file_size).await? {
+            fs::rename(self.spool.folder.join(&beside), self.spool.folder.join(name)).map_err(|error| {
                 RepoError::new(RepoErrorKind::Internal, format!("failed to place {name}")).because(error)
             })?;
         }
@@ -138,7 +185,7 @@ impl Filling {
 
     /// What lies here from before: files that were passed over, and halves of a process that was killed.
     fn sweep(&self, wanted: &[String]) {
-        let Ok(entries) = fs::read_dir(&self.folder) else { return };
+        let Ok(entries) = fs::read_dir(&self.spool.folder) else { return };
         for entry in entries.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             if name != LOCK && !wanted.contains(&name) {
@@ -225,10 +272,27 @@ mod tests {
     fn one_process_fills_at_a_time() {
         let place = tempfile::tempdir().unwrap();
         let folder = place.path().join("spool");
-        let filling = Spool::fill(folder.clone()).unwrap();
+        let filling = Spool::at(folder.clone()).fill().unwrap();
         assert!(filling.is_some());
-        assert!(Spool::fill(folder.clone()).unwrap().is_none());
+        assert!(Spool::at(folder.clone()).fill().unwrap().is_none());
         drop(filling);
-        assert!(Spool::fill(folder).unwrap().is_some());
+        assert!(Spool::at(folder).fill().unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn whoever_fills_goes_on_behind_the_last_file_that_was_taken() {
+        let place = tempfile::tempdir().unwrap();
+        let files = ["a", "b", "c", "d"].map(str::to_owned);
+        let filling = Spool::at(place.path().to_owned()).fill().unwrap().unwrap();
+        for name in ["b", "c", "d"] {
+            fs::write(place.path().join(name), "whole").unwrap();
+        }
+        assert_eq!(filling.taken(&files, 1).await.as_deref(), Some("a"));
+        let taking = async {
+            tokio::time::sleep(LOOK_EVERY * 3).await;
+            fs::remove_file(place.path().join("b")).unwrap();
+        };
+        let (taken, ()) = tokio::join!(filling.taken(&files, 2), taking);
+        assert_eq!(taken.as_deref(), Some("b"));
     }
 }

@@ -130,11 +130,11 @@ fn fill_ahead(args: &FillAheadArgs, context: &Context) -> Result<()> {
     let failed = |error: io::Error| {
         Failure::new(FailureKind::Failed, format!("failed to fill {}: {error}", args.into.display()))
     };
-    let Some(filling) = Spool::fill(args.into.clone()).map_err(failed)? else { return Ok(()) };
+    let Some(filling) = Spool::at(args.into.clone()).fill().map_err(failed)? else { return Ok(()) };
     context.block_on(async {
-        let log = catalog::log(repository, &target.name).await?;
+        let mut log = catalog::log(repository, &target.name).await?;
         let file_size = whole(log.chain());
-        filling.run(&log, &args.file, args.files, file_size).await?;
+        filling.run(&mut log, &args.file, args.files, file_size).await?;
         Ok(())
     })
 }
