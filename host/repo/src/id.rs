@@ -17,6 +17,11 @@ impl Id {
         Self(id)
     }
 
+    /// The ids of many byte strings: those of equal length take a fraction of the time they would take alone.
+    pub fn of_each(parts: &[&[u8]]) -> Vec<Self> {
+        backstay_audited::sha256_each(parts).into_iter().map(Self).collect()
+    }
+
     /// From its 32 bytes.
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)

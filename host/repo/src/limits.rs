@@ -57,6 +57,14 @@ pub const PLAIN_DOCUMENT_BYTES_MAX: usize = 256 << 20;
 /// core on database pages; level 3 saves a few per cent and costs a third of the rate.
 pub const ZSTD_LEVEL: i32 = 1;
 
+/// After a blob that did not compress, the next is compressed only if a sample of it does: so many parts of so many
+/// bytes, a sixteenth of a chunk of 128 KiB.
+pub const SAMPLE_PARTS: usize = 16;
+/// See [`SAMPLE_PARTS`].
+pub const SAMPLE_PART_BYTES: usize = 512;
+/// Smaller blobs are not worth a look beforehand.
+pub const SAMPLED_BYTES_MIN: usize = 4 * SAMPLE_PARTS * SAMPLE_PART_BYTES;
+
 /// Stored size a pack is closed at. Large enough that a request is cheap for its bytes, small
 /// enough that a few of them in flight are no burden.
 pub const PACK_BYTES: usize = 32 << 20;
@@ -70,8 +78,9 @@ pub const INDEX_BLOBS_MAX: usize = 50_000;
 pub const CHUNK_BYTES_MIN: usize = 16 << 10;
 /// Largest fixed chunk: what stock restic would cut at most.
 pub const CHUNK_BYTES_MAX: usize = 8 << 20;
-/// Plaintext that one job on a blocking thread works on: a job costs about 10 µs to start.
-pub const BATCH_BYTES: usize = 1 << 20;
+/// Plaintext that one job on a blocking thread works on: a job costs about 10 µs to start, and sixteen chunks of 128 KiB
+/// are hashed side by side.
+pub const BATCH_BYTES: usize = 2 << 20;
 /// How often a file that shrinks and grows again while it is read is read anew.
 pub const LOCAL_READS_MAX: u32 = 5;
 /// How often a range is read until whoever looks at it is content: a page that a database is just writing is whole

@@ -7,10 +7,11 @@
 //!          | 2|3 (the same, compressed) ‖ u32 LE length ‖ u32 LE raw length ‖ id   41 bytes
 //! ```
 
-use crate::crypto::SEAL_OVERHEAD;
+use crate::crypto::{IV_BYTES, SEAL_OVERHEAD};
 use crate::limits::PACK_HEADER_BYTES_MAX;
 use crate::{Id, MasterKey, RepoError, RepoErrorKind, Result};
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 
 /// What a blob holds. Packs hold one kind alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -46,20 +47,54 @@ impl PackedBlob {
 
     /// Opens, decompresses and verifies the blob from its sealed bytes.
     pub(crate) fn open(&self, key: &MasterKey, mut sealed: Vec<u8>) -> Result<Vec<u8>> {
-        let plain = if self.raw_length == 0 {
-            key.open_in_place(&mut sealed)?;
-            let end = sealed.len() - crate::crypto::MAC_BYTES;
-            sealed.truncate(end);
-            sealed.drain(..crate::crypto::IV_BYTES);
-            sealed
-        } else {
-            let frame = key.open_in_place(&mut sealed)?;
-            crate::compression::decompress_exact(frame, self.raw_length as usize)?
-        };
-        if Id::of(&plain) != self.id {
-            return Err(RepoError::new(RepoErrorKind::Damaged, "its content does not fit its id"));
+        let mut plain = Vec::new();
+        let opened = self.open_unverified(key, &mut sealed, &mut plain)?;
+        self.verify(Id::of(opened.bytes(&sealed, &plain)))?;
+        match opened {
+            Opened::InPlace(place) => {
+                sealed.truncate(place.end);
+                sealed.drain(..place.start);
+                Ok(sealed)
+            }
+            Opened::Apart(_) => Ok(plain),
         }
-        Ok(plain)
+    }
+
+    /// Opens the blob: where it lies, or decompressed to the end of `apart`. That it fits its id is left to be seen.
+    pub(crate) fn open_unverified(&self, key: &MasterKey, sealed: &mut [u8], apart: &mut Vec<u8>) -> Result<Opened> {
+        let text = key.open_in_place(sealed)?;
+        if self.raw_length == 0 {
+            return Ok(Opened::InPlace(IV_BYTES..IV_BYTES + text.len()));
+        }
+        let start = apart.len();
+        crate::compression::decompress_onto(text, self.raw_length as usize, apart)?;
+        Ok(Opened::Apart(start..apart.len()))
+    }
+
+    /// Whether what was opened is what was put, by the id of its bytes.
+    pub(crate) fn verify(&self, id: Id) -> Result<()> {
+        match id == self.id {
+            true => Ok(()),
+            false => Err(RepoError::new(RepoErrorKind::Damaged, "its content does not fit its id")),
+        }
+    }
+}
+
+/// Where the plaintext of an opened blob is.
+pub(crate) enum Opened {
+    /// In what was sealed.
+    InPlace(Range<usize>),
+    /// In the buffer for what was decompressed.
+    Apart(Range<usize>),
+}
+
+impl Opened {
+    /// The plaintext, from the same two buffers.
+    pub(crate) fn bytes<'a>(&self, sealed: &'a [u8], apart: &'a [u8]) -> &'a [u8] {
+        match self {
+            Self::InPlace(place) => &sealed[place.clone()],
+            Self::Apart(place) => &apart[place.clone()],
+        }
     }
 }
 
@@ -93,7 +128,7 @@ impl OpenPack {
 
     /// Appends header and length; yields the pack's id.
     pub(crate) fn close(&mut self, key: &MasterKey) -> Id {
-        let mut header = vec![0; crate::crypto::IV_BYTES];
+        let mut header = vec![0; IV_BYTES];
         for blob in &self.blobs {
             let kind = match blob.kind {
                 BlobKind::Data => 0,

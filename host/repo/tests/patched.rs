@@ -3,7 +3,7 @@
 
 mod stock;
 
-use backstay_repo::*;
+use backstay_repo::{limits::BATCH_BYTES, *};
 use bytes::Bytes;
 use futures::stream;
 use proptest::prelude::*;
@@ -152,8 +152,8 @@ async fn looked_at(after: usize) -> (Vec<u8>, Vec<(u64, usize, bool)>) {
     let repository = in_memory().await;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");
-    let mut content = vec![b'.'; (1 << 20) + 10];
-    content[(1 << 20) + 5] = b'x';
+    let mut content = vec![b'.'; BATCH_BYTES + 10];
+    content[BATCH_BYTES + 5] = b'x';
     std::fs::write(&file, &content).unwrap();
     let open = || std::fs::File::options().read(true).write(true).open(&file).unwrap();
     let witness = Arc::new(Mender { file: open(), after, looks: Mutex::default() });
@@ -169,10 +169,10 @@ async fn looked_at(after: usize) -> (Vec<u8>, Vec<(u64, usize, bool)>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_looks_wrong_is_read_again_and_stored_as_it_was_read_last() {
     let (stored, looks) = looked_at(1).await;
-    assert_eq!(stored[1 << 20..], *b".....o....");
-    assert_eq!(looks, [(0, 1 << 20, false), (1 << 20, 10, false), (1 << 20, 10, false)]);
+    assert_eq!(stored[BATCH_BYTES..], *b".....o....");
+    assert_eq!(looks, [(0, BATCH_BYTES, false), (BATCH_BYTES as u64, 10, false), (BATCH_BYTES as u64, 10, false)]);
 
     let (stored, looks) = looked_at(usize::MAX).await;
-    assert_eq!(stored[1 << 20..], *b".....x....");
-    assert_eq!(looks.last(), Some(&(1 << 20, 10, true)), "whoever looks must know that it counts");
+    assert_eq!(stored[BATCH_BYTES..], *b".....x....");
+    assert_eq!(looks.last(), Some(&(BATCH_BYTES as u64, 10, true)), "whoever looks must know that it counts");
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   find ──► header ──► compile (own process) ──► precompiled ──► Plugin
-//!            imports                              private folder    │ one store a job
+//!            imports                            (backstay-audited)  │ one store a job
 //!            refused here                                           ▼
 //!   Grants ──► JobContext ──► services, connection, tls, directory, process
 //!   BackupSink, LogSink, LogSource, BackupSource (the pipeline's) ──► backup, log, restore
@@ -33,7 +33,6 @@ mod log;
 mod log_gate;
 mod plugin;
 mod ports;
-mod precompiled;
 mod process;
 mod pump;
 mod report;

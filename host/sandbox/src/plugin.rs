@@ -13,11 +13,11 @@ use crate::{
     limits,
     log::{LogReader, LogWriter},
     ports::{BackupSink, BackupSource, LogSink, LogSource},
-    precompiled,
     report::{BackupReport, Description, Facts, RestoreReport},
     restore::BackupReader,
     state::{HasState, JobContext, State},
 };
+use backstay_audited::precompiled;
 use backstay_core::{Timestamp, Volume};
 use std::{
     path::{Path, PathBuf},

@@ -28,7 +28,7 @@ const IV_BYTES: usize = 16;
 /// A data page.
 const PAGE: usize = 8 << 10;
 /// What a thread takes at a time.
-const RANGE: u64 = 1 << 20;
+const RANGE: u64 = limits::BATCH_BYTES as u64;
 
 /// Folders that a backup leaves out.
 const LEFT_OUT: [&str; 1] = ["pg_wal"];
@@ -58,8 +58,8 @@ fn work(ranges: &[(&Path, u64, u64)], next: &AtomicUsize, known: &Mutex<HashSet<
         for (block, page) in plain.chunks_exact(PAGE).enumerate() {
             black_box(page_checksum(page, block as u32));
         }
-        for chunk in plain.chunks(CHUNK) {
-            let id = Id::of(chunk);
+        let chunks: Vec<&[u8]> = plain.chunks(CHUNK).collect();
+        for (chunk, id) in chunks.iter().zip(Id::of_each(&chunks)) {
             bytes += chunk.len() as u64;
             if known.lock().map_err(|_| anyhow::anyhow!("a thread died"))?.insert(id) {
                 sealed.resize(IV_BYTES + zstd::zstd_safe::compress_bound(chunk.len()), 0);

@@ -1,10 +1,10 @@
 //! Reading blobs, many in one request where they lie close together.
 
 use crate::index::{Index, Place};
-use crate::limits::{READ_BYTES_MAX, READ_GAP_BYTES_MAX};
-use crate::pack::{BlobKind, PackedBlob};
+use crate::limits::{BATCH_BYTES, READ_BYTES_MAX, READ_GAP_BYTES_MAX};
+use crate::pack::{BlobKind, Opened, PackedBlob};
 use crate::{Id, MasterKey, RepoError, RepoErrorKind, Result, Store};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use std::{ops::Range, sync::Arc};
 
 /// One request: a stretch of a pack and who wants which blobs of it.
@@ -78,29 +78,48 @@ pub(crate) async fn get(store: &Store, pack: &str, range: Range<u64>) -> Result<
     })
 }
 
-/// Opens the blobs of a read one after another, each once.
+/// Opens the blobs of a read, each once, and hands their plaintext out in order, verified.
 pub(crate) fn open_all<T>(
     key: &MasterKey,
     pack: &str,
     read: Read<T>,
-    bytes: &[u8],
+    bytes: Bytes,
     mut take: impl FnMut(T, &[u8]) -> Result<()>,
 ) -> Result<()> {
-    let mut opened: Option<(Id, Vec<u8>)> = None;
-    for (blob, want) in read.wants {
-        let plain = match &mut opened {
-            Some((id, plain)) if *id == blob.id => &*plain,
-            _ => {
-                let start = (u64::from(blob.offset) - read.range.start) as usize;
-                // The range was made to hold all of them.
-                let sealed = bytes[start..start + blob.length as usize].to_vec();
-                let plain = blob
-                    .open(key, sealed)
-                    .map_err(|error| RepoError::damaged(format!("blob {} in {pack}", blob.id), error))?;
-                &opened.insert((blob.id, plain)).1
+    let damaged = |blob: &PackedBlob, error| RepoError::damaged(format!("blob {} in {pack}", blob.id), error);
+    // Nobody else has them: they are opened where they are.
+    let mut bytes = bytes.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+    let place = |blob: &PackedBlob| {
+        let start = (u64::from(blob.offset) - read.range.start) as usize;
+        // The range was made to hold all of them.
+        start..start + blob.length as usize
+    };
+    let mut wants = read.wants.into_iter().peekable();
+    let mut apart = Vec::new();
+    while wants.peek().is_some() {
+        // As many as are hashed together; one that several want is opened for the first of them.
+        let (mut opened, mut takers): (Vec<(PackedBlob, Opened)>, Vec<(usize, T)>) = Default::default();
+        apart.clear();
+        let mut grouped = 0;
+        while let Some((blob, want)) = wants.next_if(|(next, _)| {
+            let again = opened.last().is_some_and(|(last, _)| last.id == next.id);
+            again || opened.is_empty() || grouped + next.plain_length() as usize <= BATCH_BYTES
+        }) {
+            if opened.last().is_none_or(|(last, _)| last.id != blob.id) {
+                let sealed = &mut bytes[place(&blob)];
+                let plain = blob.open_unverified(key, sealed, &mut apart).map_err(|error| damaged(&blob, error))?;
+                grouped += blob.plain_length() as usize;
+                opened.push((blob, plain));
             }
-        };
-        take(want, plain)?;
+            takers.push((opened.len() - 1, want));
+        }
+        let plains: Vec<&[u8]> = opened.iter().map(|(blob, plain)| plain.bytes(&bytes[place(blob)], &apart)).collect();
+        for ((blob, _), id) in opened.iter().zip(Id::of_each(&plains)) {
+            blob.verify(id).map_err(|error| damaged(blob, error))?;
+        }
+        for (number, want) in takers {
+            take(want, plains[number])?;
+        }
     }
     Ok(())
 }

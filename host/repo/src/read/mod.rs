@@ -179,7 +179,7 @@ impl SnapshotReader {
             let key = Arc::clone(self.repository.shared_key());
             let opened = tokio::task::spawn_blocking(move || {
                 let mut opened = Vec::with_capacity(read.wants.len());
-                fetch::open_all(&key, &pack, read, &bytes, |slot, plain| {
+                fetch::open_all(&key, &pack, read, bytes, |slot, plain| {
                     opened.push((slot, Bytes::copy_from_slice(plain)));
                     Ok(())
                 })?;

@@ -239,9 +239,12 @@ impl Placing {
         let key = Arc::clone(repository.shared_key());
         let here = Arc::clone(&self);
         tokio::task::spawn_blocking(move || {
-            fetch::open_all(&key, &pack, read, &bytes, |want, plain| {
+            let mut last_file = scan::LastFile::default();
+            fetch::open_all(&key, &pack, read, bytes, |want, plain| {
                 let target = &targets[want.file as usize];
-                scan::write_at(&here.into, &target.path, want.at, plain, target.fresh)?;
+                if !(target.fresh && scan::is_zero(plain)) {
+                    last_file.write_at(&here.into, want.file, &target.path, want.at, plain)?;
+                }
                 let last = target.missing.fetch_sub(1, Ordering::AcqRel) == 1;
                 if last {
                     here.finish(target)?;

@@ -1,5 +1,6 @@
 //! What a destination folder holds already, and what must go.
 
+use crate::limits::BATCH_BYTES;
 use crate::{Id, RepoError, Result};
 use backstay_core::RelativePath;
 use cap_std::fs::{Dir, File, OpenOptions, Permissions, PermissionsExt};
@@ -135,18 +136,35 @@ pub(crate) fn scan_file(into: &Dir, path: &str, wanted: &[(Id, u32)]) -> Result<
     let there = file.metadata().map_err(failed(path))?.len();
     let mut missing = Vec::new();
     let mut buffer = Vec::new();
-    let mut offset = 0;
-    for (number, (id, length)) in wanted.iter().enumerate() {
-        let length = *length as usize;
-        let whole = offset + length as u64 <= there;
-        if whole {
-            buffer.resize(length, 0);
-            file.read_exact(&mut buffer).map_err(failed(path))?;
+    let (mut number, mut offset) = (0, 0);
+    while number < wanted.len() {
+        // Whole blobs that the file may have, as many as are hashed together.
+        let mut parts = Vec::new();
+        let mut group = 0;
+        for (_, length) in &wanted[number..] {
+            let end = group + *length as usize;
+            if offset + end as u64 > there || (end > BATCH_BYTES && group > 0) {
+                break;
+            }
+            parts.push(group..end);
+            group = end;
         }
-        if !whole || Id::of(&buffer) != *id {
+        if parts.is_empty() {
             missing.push((number, offset));
+            offset += u64::from(wanted[number].1);
+            number += 1;
+            continue;
         }
-        offset += length as u64;
+        buffer.resize(group, 0);
+        file.read_exact(&mut buffer).map_err(failed(path))?;
+        let parts: Vec<&[u8]> = parts.into_iter().map(|part| &buffer[part]).collect();
+        for id in Id::of_each(&parts) {
+            if id != wanted[number].0 {
+                missing.push((number, offset));
+            }
+            offset += u64::from(wanted[number].1);
+            number += 1;
+        }
     }
     if there != bytes {
         file.set_len(bytes).map_err(failed(path))?;
@@ -154,16 +172,23 @@ pub(crate) fn scan_file(into: &Dir, path: &str, wanted: &[(Id, u32)]) -> Result<
     Ok(Scanned { fresh: false, missing })
 }
 
-/// Writes `bytes` at `offset`. Zeros are left out where the file reads as zeros anyway.
-pub(crate) fn write_at(into: &Dir, path: &str, offset: u64, bytes: &[u8], fresh: bool) -> Result<()> {
-    if fresh && is_zero(bytes) {
-        return Ok(());
+/// The file that was written last stays open: what comes next is most often for it.
+#[derive(Default)]
+pub(crate) struct LastFile(Option<(u32, std::fs::File)>);
+
+impl LastFile {
+    /// Writes `bytes` at `offset` of the file with this number and path.
+    pub(crate) fn write_at(&mut self, into: &Dir, number: u32, path: &str, offset: u64, bytes: &[u8]) -> Result<()> {
+        let file = match &self.0 {
+            Some((last, file)) if *last == number => file,
+            _ => &self.0.insert((number, open_file(into, path)?.into_std())).1,
+        };
+        file.write_all_at(bytes, offset).map_err(failed(path))
     }
-    let file = open_file(into, path)?.into_std();
-    file.write_all_at(bytes, offset).map_err(failed(path))
 }
 
-fn is_zero(bytes: &[u8]) -> bool {
+/// Whether a file that reads as zeros has them already.
+pub(crate) fn is_zero(bytes: &[u8]) -> bool {
     let (head, words, tail) = (bytes.len() % 16, bytes.chunks_exact(16), bytes.chunks_exact(16).remainder());
     debug_assert_eq!(head, tail.len());
     words.into_iter().all(|word| word == [0; 16]) && tail.iter().all(|byte| *byte == 0)

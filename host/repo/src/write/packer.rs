@@ -91,7 +91,7 @@ impl Packer {
     ) -> Result<Vec<Stored>> {
         self.check()?;
         let mut worker = self.worker()?;
-        let stored = blobs.map(|plain| self.store_one(runtime, kind, plain, &mut worker)).collect();
+        let stored = self.store_all(runtime, kind, &blobs.collect::<Vec<_>>(), &mut worker);
         self.give_back(worker, &stored);
         stored
     }
@@ -113,8 +113,8 @@ impl Packer {
             held(&self.workers).push(worker);
             return Err(error);
         }
-        let chunks = plain.chunks(chunk_bytes);
-        let stored = chunks.map(|chunk| self.store_one(runtime, kind, chunk, &mut worker)).collect();
+        let chunks: Vec<_> = plain.chunks(chunk_bytes).collect();
+        let stored = self.store_all(runtime, kind, &chunks, &mut worker);
         worker.plain = plain;
         self.give_back(worker, &stored);
         stored
@@ -135,15 +135,27 @@ impl Packer {
         }
     }
 
-    fn store_one(
+    fn store_all(
         self: &Arc<Self>,
         runtime: &Handle,
         kind: BlobKind,
+        blobs: &[&[u8]],
+        worker: &mut Worker,
+    ) -> Result<Vec<Stored>> {
+        // All ids first: side by side they take a fraction of the time.
+        let ids = Id::of_each(blobs);
+        ids.into_iter().zip(blobs).map(|(id, plain)| self.store_one(runtime, (id, kind), plain, worker)).collect()
+    }
+
+    fn store_one(
+        self: &Arc<Self>,
+        runtime: &Handle,
+        (id, kind): (Id, BlobKind),
         plain: &[u8],
         worker: &mut Worker,
     ) -> Result<Stored> {
         debug_assert!(!plain.is_empty(), "the format has no empty blobs");
-        let (id, bytes) = (Id::of(plain), plain.len() as u64);
+        let bytes = plain.len() as u64;
         if self.index.find(kind, &id).is_some() || !held(&self.claimed).insert((id, kind)) {
             return Ok(Stored { id, bytes, uploaded: None });
         }

@@ -1,9 +1,9 @@
 //! Compiled plugins, kept so that a job starts in milliseconds.
 //!
-//! Loading compiled code runs it natively, so this is the one place with `unsafe`. It
-//! loads only what this user wrote into a folder that only this user can write, and
-//! what still has the digest that was recorded when it was written. The key holds the
-//! component's digest and the runtime's own compatibility hash.
+//! Loading compiled code runs it natively. This loads only what this user wrote into a
+//! folder that only this user can write, and what still has the digest that was recorded
+//! when it was written. The key holds the component's digest and the runtime's own
+//! compatibility hash.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use rustix::fs::{Mode, OFlags};
@@ -21,7 +21,7 @@ const MAGIC: &[u8; 8] = b"bkstycw1";
 const DIGEST_BYTES: usize = 32;
 
 /// The file a compiled component is kept in.
-pub(crate) fn kept_at(folder: &Path, engine: &Engine, component: &[u8]) -> PathBuf {
+pub fn kept_at(folder: &Path, engine: &Engine, component: &[u8]) -> PathBuf {
     let mut hasher = DefaultHasher::new();
     engine.precompile_compatibility_hash().hash(&mut hasher);
     let component = hex::encode(digest(&SHA256, component));
@@ -29,7 +29,7 @@ pub(crate) fn kept_at(folder: &Path, engine: &Engine, component: &[u8]) -> PathB
 }
 
 /// Loads a kept component; nothing when there is none that may be believed.
-pub(crate) fn load(path: &Path, engine: &Engine) -> Option<Component> {
+pub fn load(path: &Path, engine: &Engine) -> Option<Component> {
     let bytes = read_own(path).ok()?;
     let rest = bytes.strip_prefix(MAGIC)?;
     let (recorded, compiled) = rest.split_at_checked(DIGEST_BYTES)?;
@@ -45,7 +45,10 @@ pub(crate) fn load(path: &Path, engine: &Engine) -> Option<Component> {
 }
 
 /// Keeps a compiled component.
-pub(crate) fn keep(path: &Path, compiled: &[u8]) -> io::Result<()> {
+///
+/// # Errors
+/// Whatever the file system reports; when others can write the folder.
+pub fn keep(path: &Path, compiled: &[u8]) -> io::Result<()> {
     let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     private_folder(folder)?;
     let beside = folder.join(format!(".new-{}", std::process::id()));
@@ -60,7 +63,10 @@ pub(crate) fn keep(path: &Path, compiled: &[u8]) -> io::Result<()> {
 }
 
 /// Makes the folder, or refuses one that somebody else could write.
-pub(crate) fn private_folder(folder: &Path) -> io::Result<()> {
+///
+/// # Errors
+/// Whatever the file system reports; when others can write the folder.
+pub fn private_folder(folder: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     let metadata = fs::symlink_metadata(folder)?;
     if !metadata.is_dir() || !is_private(&metadata) {
@@ -97,7 +103,7 @@ mod tests {
 
     #[test]
     fn a_changed_or_shared_file_is_not_believed() {
-        let engine = crate::engine::engine().unwrap();
+        let engine = Engine::default();
         let folder = tempfile::tempdir().unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
         let component = b"(component)";

@@ -1,0 +1,168 @@
+//! SHA-256 (FIPS 180-4) of many parts at once.
+//!
+//! One digest is a chain of dependent steps: a core waits for each. Parts of equal length do not depend on each other
+//! and go side by side, four with the processor's SHA instructions (1.8 times the rate of one after another on Zen 5) or
+//! sixteen in AVX-512 registers (2.6 times). Whatever the processor has not, or is alone, is hashed by AWS-LC.
+
+#[cfg(target_arch = "x86_64")]
+mod lanes16;
+#[cfg(target_arch = "x86_64")]
+mod lanes4;
+
+use aws_lc_rs::digest::{SHA256, digest};
+
+/// A part's digest.
+type Digest = [u8; 32];
+
+/// Section 5.3.3.
+#[cfg(target_arch = "x86_64")]
+const INITIAL: [u32; 8] =
+    [0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19];
+
+/// Section 4.2.2.
+#[cfg(target_arch = "x86_64")]
+#[rustfmt::skip]
+const ROUND: [u32; 64] = [
+    0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
+    0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
+    0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
+    0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147, 0x06ca6351, 0x14292967,
+    0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85,
+    0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070,
+    0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
+    0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2,
+];
+
+/// Bytes of a block.
+const BLOCK: usize = 64;
+
+/// SHA-256 of every part, in their order. Neighbours of equal length are hashed side by side.
+///
+/// ```
+/// let digests = backstay_audited::sha256_each(&[b"abc", b"abd"]);
+/// assert_eq!(digests[0][..4], [0xba, 0x78, 0x16, 0xbf]);
+/// ```
+pub fn sha256_each(parts: &[&[u8]]) -> Vec<[u8; 32]> {
+    let mut digests = Vec::with_capacity(parts.len());
+    for equal in parts.chunk_by(|one, next| one.len() == next.len()) {
+        let mut rest = equal;
+        while !rest.is_empty() {
+            let done = side_by_side(rest, &mut digests);
+            rest = &rest[done..];
+        }
+    }
+    digests
+}
+
+/// Hashes some of these parts of one length; answers how many.
+fn side_by_side(equal: &[&[u8]], digests: &mut Vec<Digest>) -> usize {
+    #[cfg(target_arch = "x86_64")]
+    if equal[0].len() >= BLOCK {
+        // Sixteen lanes take as long for nine parts as for all; for fewer, four at a time are faster.
+        if equal.len() > 8
+            && let Some(found) = lanes16::digests(fill(equal))
+        {
+            return take(equal, digests, &found);
+        }
+        if equal.len() > 1
+            && let Some(found) = lanes4::digests(fill(equal))
+        {
+            return take(equal, digests, &found);
+        }
+    }
+    let mut one = [0; 32];
+    one.copy_from_slice(digest(&SHA256, equal[0]).as_ref());
+    digests.push(one);
+    1
+}
+
+/// As many parts as there are lanes; lanes without a part do the first again.
+#[cfg(target_arch = "x86_64")]
+fn fill<'a, const LANES: usize>(equal: &[&'a [u8]]) -> [&'a [u8]; LANES] {
+    std::array::from_fn(|lane| *equal.get(lane).unwrap_or(&equal[0]))
+}
+
+/// Keeps the digests of lanes that have a part.
+#[cfg(target_arch = "x86_64")]
+fn take(equal: &[&[u8]], digests: &mut Vec<Digest>, found: &[Digest]) -> usize {
+    let count = equal.len().min(found.len());
+    digests.extend_from_slice(&found[..count]);
+    count
+}
+
+/// Digests of parts of one length from a function that adds whole blocks to all lanes' states.
+#[cfg(target_arch = "x86_64")]
+fn digest_lanes<const LANES: usize>(
+    parts: [&[u8]; LANES],
+    add_blocks: impl Fn(&mut [[u32; 8]; LANES], [&[u8]; LANES]),
+) -> [Digest; LANES] {
+    let mut states = [INITIAL; LANES];
+    let bytes = parts[0].len();
+    let whole = bytes - bytes % BLOCK;
+    add_blocks(&mut states, parts.map(|part| &part[..whole]));
+    // The end: what is left, one bit, zeros, the length in bits (section 5.1.1).
+    let end = if bytes % BLOCK < BLOCK - 8 { BLOCK } else { 2 * BLOCK };
+    let ends: [[u8; 2 * BLOCK]; LANES] = parts.map(|part| {
+        let rest = &part[whole..];
+        let mut block = [0; 2 * BLOCK];
+        block[..rest.len()].copy_from_slice(rest);
+        block[rest.len()] = 0x80;
+        block[end - 8..end].copy_from_slice(&(bytes as u64 * 8).to_be_bytes());
+        block
+    });
+    add_blocks(&mut states, ends.each_ref().map(|block| &block[..end]));
+    states.map(|state| {
+        let mut digest = [0; 32];
+        for (bytes, word) in digest.chunks_exact_mut(4).zip(state) {
+            bytes.copy_from_slice(&word.to_be_bytes());
+        }
+        digest
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use proptest::prelude::*;
+
+    fn one_by_one(parts: &[&[u8]]) -> Vec<Digest> {
+        parts.iter().map(|part| digest(&SHA256, part).as_ref().try_into().unwrap()).collect()
+    }
+
+    #[test]
+    fn every_number_of_parts_of_every_length_around_a_block() {
+        let noise: Vec<u8> = (0..40_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        for length in (0..=200).chain([1023, 1024, 8192]) {
+            for count in [1, 2, 3, 4, 5, 8, 9, 15, 16, 17, 35] {
+                let parts: Vec<&[u8]> = (0..count).map(|part| &noise[part * 911..][..length]).collect();
+                assert_eq!(sha256_each(&parts), one_by_one(&parts), "{count} parts of {length} bytes");
+            }
+        }
+        assert!(sha256_each(&[]).is_empty());
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn each_way_there_is_answers_the_same() {
+        let parts: Vec<Vec<u8>> = (0..16u8).map(|part| vec![part; 777]).collect();
+        let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+        let right = one_by_one(&parts);
+        if let Some(found) = lanes4::digests(fill(&parts)) {
+            assert_eq!(found[..], right[..4]);
+        }
+        if let Some(found) = lanes16::digests(fill(&parts)) {
+            assert_eq!(found[..], right[..]);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_parts_have_the_digests_that_each_has_alone(
+            parts in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..300), 0..40)
+        ) {
+            let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+            prop_assert_eq!(sha256_each(&parts), one_by_one(&parts));
+        }
+    }
+}
