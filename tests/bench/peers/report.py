@@ -92,11 +92,12 @@ def table(found):
         *verdicts(found),
         "",
     ]
-    if results["ceiling"]:
-        seconds = statistics.median(results["ceiling"])
-        lines += [f"The ceiling, the unavoidable work alone (read, page checksum, SHA-256, zstd, AES; {os.cpu_count()} threads): "
-                  f"{seconds:.1f} s ({min(results['ceiling']):.1f} to {max(results['ceiling']):.1f}), "
-                  f"{found['megabytes'] / seconds:.0f} MB/s.", ""]
+    steps = {"ceiling": "a full backup (read, page checksum, SHA-256, zstd, AES; nothing is written)",
+             "ceiling restore": "a restore (read, AES, zstd, SHA-256, write, make durable)"}
+    for name, what in steps.items():
+        if rounds := results.get(name):
+            lines += [f"The ceiling of {what}, the unavoidable work alone on {os.cpu_count()} threads: "
+                      f"{statistics.median(rounds):.1f} s ({min(rounds):.1f} to {max(rounds):.1f}).", ""]
     for phase, title in TITLES.items():
         ran = {name: runs for name, runs in results[phase].items() if runs}
         lines += [f"## {title[0].upper()}{title[1:]}", "", "| | seconds, median (least to most) | MB/s | peak memory | written |",
@@ -118,8 +119,9 @@ def plot(found):
     groups = {phase: {name: megabytes / statistics.median(run["seconds"] for run in runs)
                       for name, runs in results[phase].items() if runs}
               for phase in TITLES if phase != "trusted"}
-    ceiling = megabytes / statistics.median(results["ceiling"]) if results["ceiling"] else 0
-    top = max([ceiling, *(rate for group in groups.values() for rate in group.values())])
+    ceilings = {phase: megabytes / statistics.median(results[name])
+                for phase, name in (("full", "ceiling"), ("restore", "ceiling restore")) if results.get(name)}
+    top = max([*ceilings.values(), *(rate for group in groups.values() for rate in group.values())])
     width, row, left = 780, 18, 160
     height = sum(len(group) * row + 38 for group in groups.values()) + 16
     place = lambda rate: rate / top * (width - left - 90)
@@ -129,7 +131,7 @@ def plot(found):
     for phase, group in groups.items():
         out.append(f'<text x="10" y="{y + 12}" font-weight="bold">{TITLES[phase]}, MB/s</text>')
         y += 20
-        if phase == "full" and ceiling:
+        if ceiling := ceilings.get(phase):
             x = left + place(ceiling)
             out.append(f'<line x1="{x:.1f}" y1="{y}" x2="{x:.1f}" y2="{y + len(group) * row}" stroke="#444" stroke-dasharray="4 3"/>')
             out.append(f'<text x="{x:.1f}" y="{y - 4}" text-anchor="middle">ceiling {ceiling:.0f}</text>')

@@ -1,8 +1,12 @@
-//! The unavoidable work of a backup, and nothing else: read, page checksum, SHA-256, zstd, AES with Poly1305, on all
-//! cores, in buffers that are used again. No repository is written and no sandbox surrounds it; what a backup takes
-//! longer is Backstay's own cost.
+//! The unavoidable work, and nothing else, on all cores, in buffers that are used again:
 //!
-//! `ceiling FOLDER` answers `{"bytes": …, "seconds": …}`.
+//! ```text
+//!   ceiling backup FOLDER            read, page checksum, SHA-256, zstd, AES with Poly1305; nothing is written
+//!   ceiling restore FOLDER SCRATCH   read, Poly1305, AES, zstd, SHA-256, write, make durable
+//! ```
+//!
+//! No repository and no sandbox surrounds it; what Backstay takes longer is its own cost. Answers
+//! `{"bytes": …, "seconds": …}`.
 
 use anyhow::{Context, Result};
 use backstay_postgresql_wire::page::page_checksum;
@@ -73,32 +77,136 @@ fn work(ranges: &[(&Path, u64, u64)], next: &AtomicUsize, known: &Mutex<HashSet<
     Ok(bytes)
 }
 
-fn main() -> Result<()> {
-    let folder = std::env::args_os().nth(1).context("usage: ceiling FOLDER")?;
-    let mut files = Vec::new();
-    list(Path::new(&folder), &mut files)?;
-    let ranges: Vec<(&Path, u64, u64)> = files
-        .iter()
-        .flat_map(|(path, length)| {
-            (0..*length).step_by(RANGE as usize).map(move |start| (path.as_path(), start, RANGE.min(length - start)))
-        })
-        .collect();
-    let (next, known, key) = (AtomicUsize::new(0), Mutex::new(HashSet::new()), MasterKey::random());
+/// Runs `work` on every core; answers the sum and the seconds.
+fn on_all_cores(work: impl Fn() -> Result<u64> + Sync) -> Result<(u64, f64)> {
     let total = AtomicU64::new(0);
     let begun = Instant::now();
     std::thread::scope(|scope| -> Result<()> {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
-        let threads: Vec<_> = (0..cores).map(|_| scope.spawn(|| work(&ranges, &next, &known, &key))).collect();
+        let threads: Vec<_> = (0..cores).map(|_| scope.spawn(&work)).collect();
         for thread in threads {
             let bytes = thread.join().map_err(|_| anyhow::anyhow!("a thread died"))??;
             total.fetch_add(bytes, Ordering::Relaxed);
         }
         Ok(())
     })?;
-    let answer = serde_json::json!({
-        "bytes": total.load(Ordering::Relaxed),
-        "seconds": begun.elapsed().as_secs_f64(),
-    });
-    writeln!(std::io::stdout(), "{answer}")?;
+    Ok((total.load(Ordering::Relaxed), begun.elapsed().as_secs_f64()))
+}
+
+/// What there is to read, in parts that one thread takes.
+fn ranges(files: &[(PathBuf, u64)]) -> Vec<(&Path, u64, u64)> {
+    files.iter().flat_map(|(path, length)| {
+        (0..*length).step_by(RANGE as usize).map(move |start| (path.as_path(), start, RANGE.min(length - start)))
+    }).collect()
+}
+
+fn backup(files: &[(PathBuf, u64)]) -> Result<(u64, f64)> {
+    let ranges = ranges(files);
+    let (next, known, key) = (AtomicUsize::new(0), Mutex::new(HashSet::new()), MasterKey::random());
+    on_all_cores(|| work(&ranges, &next, &known, &key))
+}
+
+/// A range as it lies sealed, and where it goes.
+struct Sealed<'a> {
+    path: &'a Path,
+    start: u64,
+    /// In the file of all that is sealed.
+    at: u64,
+    chunks: Vec<Chunk>,
+}
+
+struct Chunk {
+    id: Id,
+    sealed: usize,
+    plain: usize,
+}
+
+/// Seals everything into one file.
+fn seal<'a>(ranges: &[(&'a Path, u64, u64)], into: &File, key: &MasterKey) -> Result<Vec<Sealed<'a>>> {
+    let (next, end, all) = (AtomicUsize::new(0), AtomicU64::new(0), Mutex::new(Vec::new()));
+    on_all_cores(|| {
+        let mut compressor = zstd::bulk::Compressor::new(limits::ZSTD_LEVEL)?;
+        while let Some((path, start, length)) = ranges.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let mut plain = vec![0; *length as usize];
+            File::open(path)?.read_exact_at(&mut plain, *start)?;
+            let (mut sealed, mut chunks) = (Vec::new(), Vec::new());
+            for chunk in plain.chunks(CHUNK) {
+                let before = sealed.len();
+                sealed.resize(before + IV_BYTES, 0);
+                sealed.extend_from_slice(&compressor.compress(chunk)?);
+                key.seal_tail(&mut sealed, before);
+                chunks.push(Chunk { id: Id::of(chunk), sealed: sealed.len() - before, plain: chunk.len() });
+            }
+            let at = end.fetch_add(sealed.len() as u64, Ordering::Relaxed);
+            into.write_all_at(&sealed, at)?;
+            all.lock().map_err(|_| anyhow::anyhow!("a thread died"))?.push(Sealed { path, start: *start, at, chunks });
+        }
+        Ok(0)
+    })?;
+    Ok(all.into_inner().unwrap_or_default())
+}
+
+/// One thread's share of a restore.
+fn place(all: &[Sealed<'_>], next: &AtomicUsize, from: &File, places: &Path, key: &MasterKey) -> Result<u64> {
+    let mut decompressor = zstd::bulk::Decompressor::new()?;
+    let (mut sealed, mut plain, mut bytes) = (Vec::new(), vec![0; RANGE as usize], 0);
+    while let Some(range) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
+        sealed.resize(range.chunks.iter().map(|chunk| chunk.sealed).sum(), 0);
+        from.read_exact_at(&mut sealed, range.at)?;
+        let (mut rest, mut end) = (&mut sealed[..], 0);
+        for chunk in &range.chunks {
+            let (this, others) = rest.split_at_mut(chunk.sealed);
+            let frame = key.open_in_place(this)?;
+            decompressor.decompress_to_buffer(frame, &mut plain[end..end + chunk.plain])?;
+            (rest, end) = (others, end + chunk.plain);
+        }
+        let (mut parts, mut rest) = (Vec::new(), &plain[..end]);
+        for chunk in &range.chunks {
+            let (this, others) = rest.split_at(chunk.plain);
+            parts.push(this);
+            rest = others;
+        }
+        let right = range.chunks.iter().zip(Id::of_each(&parts)).all(|(chunk, id)| chunk.id == id);
+        anyhow::ensure!(right, "{} does not come back as it was", range.path.display());
+        let place = places.join(range.path.to_string_lossy().replace('/', "_"));
+        File::options().write(true).create(true).truncate(false).open(place)?.write_all_at(&plain[..end], range.start)?;
+        bytes += end as u64;
+    }
+    Ok(bytes)
+}
+
+fn restore(files: &[(PathBuf, u64)], scratch: &Path) -> Result<(u64, f64)> {
+    let (ranges, key) = (ranges(files), MasterKey::random());
+    let packed = scratch.join("sealed");
+    let from = File::options().read(true).write(true).create_new(true).open(&packed)?;
+    let all = seal(&ranges, &from, &key)?;
+    from.sync_all()?;
+    let places = scratch.join("placed");
+    std::fs::create_dir(&places)?;
+    let next = AtomicUsize::new(0);
+    let (bytes, seconds) = on_all_cores(|| place(&all, &next, &from, &places, &key))?;
+    let begun = Instant::now();
+    rustix::fs::syncfs(File::open(&places)?)?;
+    let seconds = seconds + begun.elapsed().as_secs_f64();
+    std::fs::remove_file(packed)?;
+    std::fs::remove_dir_all(places)?;
+    Ok((bytes, seconds))
+}
+
+fn main() -> Result<()> {
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    let mut files = Vec::new();
+    let (bytes, seconds) = match arguments.iter().map(|one| one.to_str().unwrap_or_default()).collect::<Vec<_>>()[..] {
+        ["backup", folder] => {
+            list(Path::new(folder), &mut files)?;
+            backup(&files)?
+        }
+        ["restore", folder, scratch] => {
+            list(Path::new(folder), &mut files)?;
+            restore(&files, Path::new(scratch))?
+        }
+        _ => anyhow::bail!("usage: ceiling backup FOLDER, or ceiling restore FOLDER SCRATCH"),
+    };
+    writeln!(std::io::stdout(), "{}", serde_json::json!({ "bytes": bytes, "seconds": seconds }))?;
     Ok(())
 }

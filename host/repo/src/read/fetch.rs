@@ -98,7 +98,8 @@ pub(crate) fn open_all<T>(
     let mut apart = Vec::new();
     while wants.peek().is_some() {
         // As many as are hashed together; one that several want is opened for the first of them.
-        let (mut opened, mut takers): (Vec<(PackedBlob, Opened)>, Vec<(usize, T)>) = Default::default();
+        let mut opened: Vec<(PackedBlob, Opened)> = Vec::new();
+        let mut takers: Vec<(usize, T)> = Vec::new();
         apart.clear();
         let mut grouped = 0;
         while let Some((blob, want)) = wants.next_if(|(next, _)| {
