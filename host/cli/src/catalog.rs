@@ -7,7 +7,7 @@ use crate::{
     failure::{Failure, Result},
 };
 use backstay_core::{Chain, Confirmed, Gap, TargetName};
-use backstay_pipeline::repository::open_log;
+use backstay_pipeline::{RepositorySpec, repository::open_log};
 use backstay_repo::{
     CheckOptions, CheckProgress, RepoErrorKind,
     log::{LogChain, LogReport},
@@ -126,9 +126,19 @@ impl From<Unopened> for Failure {
 
 /// Opens a repository of the configuration; reads its secrets.
 pub(crate) async fn open(repository: &Repository) -> Result<backstay_repo::Repository, Unopened> {
+    open_as(repository, &repository.spec().map_err(Unopened::Other)?).await
+}
+
+/// Opens a repository for a job: the job gets its key, not its password.
+pub(crate) async fn unlock(repository: &Repository) -> Result<RepositorySpec, Unopened> {
     let spec = repository.spec().map_err(Unopened::Other)?;
+    let opened = open_as(repository, &spec).await?;
+    Ok(backstay_pipeline::repository::unlocked(spec, &opened))
+}
+
+async fn open_as(repository: &Repository, spec: &RepositorySpec) -> Result<backstay_repo::Repository, Unopened> {
     let name = &repository.name;
-    backstay_pipeline::repository::open(&spec).await.map_err(|error| match error.kind() {
+    backstay_pipeline::repository::open(spec).await.map_err(|error| match error.kind() {
         RepoErrorKind::NotFound => Unopened::Absent(
             Failure::usage(format!("failed to open repository `{name}`: there is none at {}", spec.url))
                 .hint(format!("make it with `backstay repo init {name}`, or check its url")),

@@ -129,7 +129,7 @@ fn port(address: &str) -> Option<u16> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::job::{LogLevel, RepositorySpec, RestoreSpec, RestoreTo, TargetSpec};
+    use crate::job::{Access, LogLevel, RepositorySpec, RestoreSpec, RestoreTo, TargetSpec};
     use backstay_core::Secret;
     use backstay_sandbox::{DirectoryGrant, EndpointGrant, Grants, Limits};
 
@@ -161,7 +161,7 @@ mod tests {
             name: "main".to_owned(),
             url: url.to_owned(),
             options: options.collect(),
-            password: Secret::new("secret".to_owned()),
+            access: Access::Password(Secret::new("secret".to_owned())),
         })
     }
 

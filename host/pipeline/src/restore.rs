@@ -29,11 +29,18 @@ const FOLDER: &str = "FOLDER";
 
 pub(crate) async fn run(work: &Work, spec: &RestoreSpec) -> Result<RestoreSummary, Failure> {
     let repository = repository::open(repository_of(&work.spec.repository)?).await?;
-    // Shared: nobody prunes what is being read.
-    let lock = repository.lock(LockKind::Shared).await?;
-    let result = with_lock(work, spec, &repository).await;
+    // Shared: nobody prunes what is being read. Whether a prune came at the same moment is seen meanwhile.
+    let lock = repository.begin_lock(LockKind::Shared).await?;
+    let settled = async {
+        match spec.dry_run {
+            // A plan is made of what is read once, and is judged again before it is followed.
+            true => Ok(()),
+            false => lock.settle().await.map_err(Failure::from),
+        }
+    };
+    let result = tokio::try_join!(with_lock(work, spec, &repository), settled);
     lock.release().await?;
-    result
+    result.map(|(summary, ())| summary)
 }
 
 async fn with_lock(work: &Work, spec: &RestoreSpec, repository: &Repository) -> Result<RestoreSummary, Failure> {

@@ -1,14 +1,15 @@
 //! zstd, as blobs and documents use it.
 
-use crate::limits::{SAMPLE_PART_BYTES, SAMPLE_PARTS, SAMPLED_BYTES_MIN, ZSTD_LEVEL};
+use crate::aligned::AlignedBuffer;
+use crate::limits::{HARD_THOUSANDTHS, LIGHT_ACCELERATION, LIGHT_PASSES_MAX, SAME_THOUSANDTHS, ZSTD_LEVEL};
 use crate::{RepoError, RepoErrorKind, Result};
 use std::cell::RefCell;
 use std::io::{Cursor, Read};
+use zstd::zstd_safe::CParameter;
 
 /// One frame with the repository's level.
 pub(crate) fn compress(plain: &[u8]) -> Result<Vec<u8>> {
-    zstd::bulk::compress(plain, ZSTD_LEVEL)
-        .map_err(|error| RepoError::new(RepoErrorKind::Internal, "failed to compress").because(error))
+    zstd::bulk::compress(plain, ZSTD_LEVEL).map_err(failed)
 }
 
 /// Reads a frame of unknown length, of at most `bytes_max` bytes of plaintext. Memory grows with
@@ -26,59 +27,65 @@ pub(crate) fn decompress(frame: &[u8], bytes_max: usize) -> Result<Vec<u8>> {
     Ok(plain)
 }
 
-/// Compresses blob after blob with one context and one buffer.
+/// Compresses blob after blob with one context. Where the last blob became hardly smaller, the next is passed over
+/// lightly first: twice as fast on what does not compress.
 pub(crate) struct Compressor {
     context: zstd::bulk::Compressor<'static>,
-    frame: Vec<u8>,
-    sample: Vec<u8>,
-    /// Whether the last blob was not worth it: its neighbour is likely to be the same.
-    in_vain: bool,
+    /// What was left of the last blob that was looked at in full, in thousandths.
+    left: usize,
+    /// Blobs since then.
+    passed: usize,
 }
 
 impl Compressor {
     pub(crate) fn new() -> Result<Self> {
-        let context = zstd::bulk::Compressor::new(ZSTD_LEVEL)
-            .map_err(|error| RepoError::new(RepoErrorKind::Internal, "failed to set up compression").because(error))?;
-        Ok(Self { context, frame: Vec::new(), sample: Vec::new(), in_vain: false })
+        let context = zstd::bulk::Compressor::new(ZSTD_LEVEL).map_err(failed)?;
+        Ok(Self { context, left: 0, passed: 0 })
     }
 
-    /// The frame, when it is smaller than `plain` by enough to be worth decompressing. After a blob that was not, a
-    /// sample tells whether to try.
-    pub(crate) fn compress(&mut self, plain: &[u8]) -> Result<Option<&[u8]>> {
-        if self.in_vain && plain.len() >= SAMPLED_BYTES_MIN && !self.sample_pays(plain)? {
-            return Ok(None);
+    /// Appends the frame, when it is smaller than `plain` by enough to be worth decompressing; answers whether it is.
+    pub(crate) fn compress_onto(&mut self, plain: &[u8], into: &mut Vec<u8>) -> Result<bool> {
+        let start = into.len();
+        let mut length = None;
+        if self.left >= HARD_THOUSANDTHS && self.passed < LIGHT_PASSES_MAX {
+            let light = self.compress_at(plain, into, start, LIGHT_ACCELERATION)?;
+            let left = thousandths(light, plain);
+            // As its neighbour was, so a full look would find no more; one that is easier gets it.
+            length = Some(light).filter(|_| (HARD_THOUSANDTHS..=self.left + SAME_THOUSANDTHS).contains(&left));
+            self.passed += 1;
         }
-        let length = self.compress_to_frame(plain)?;
-        self.in_vain = !pays(length, plain.len());
-        Ok((!self.in_vain).then(|| &self.frame[..length]))
+        let length = match length {
+            Some(length) => length,
+            None => {
+                let length = self.compress_at(plain, into, start, 0)?;
+                (self.left, self.passed) = (thousandths(length, plain), 0);
+                length
+            }
+        };
+        let pays = length + plain.len() / 32 < plain.len();
+        into.truncate(start + if pays { length } else { 0 });
+        Ok(pays)
     }
 
-    fn sample_pays(&mut self, plain: &[u8]) -> Result<bool> {
-        let mut sample = std::mem::take(&mut self.sample);
-        sample.clear();
-        // From everywhere: a page has its header at one end and its rows at the other.
-        let stride = plain.len() / SAMPLE_PARTS;
-        sample.extend(plain.chunks_exact(stride).flat_map(|part| &part[..SAMPLE_PART_BYTES]));
-        let length = self.compress_to_frame(&sample);
-        let sampled = sample.len();
-        self.sample = sample;
-        Ok(pays(length?, sampled))
-    }
-
-    fn compress_to_frame(&mut self, plain: &[u8]) -> Result<usize> {
-        let bound = zstd::zstd_safe::compress_bound(plain.len());
-        if self.frame.len() < bound {
-            self.frame.resize(bound, 0);
-        }
-        self.context
-            .compress_to_buffer(plain, &mut self.frame[..])
-            .map_err(|error| RepoError::new(RepoErrorKind::Internal, "failed to compress").because(error))
+    /// Compresses to `start` of `into`; answers the frame's length.
+    fn compress_at(&mut self, plain: &[u8], into: &mut Vec<u8>, start: usize, acceleration: u32) -> Result<usize> {
+        into.truncate(start);
+        into.reserve(zstd::zstd_safe::compress_bound(plain.len()));
+        let mut end = Cursor::new(into);
+        end.set_position(start as u64);
+        // Of the strategy that our level uses; 0 is the level's own.
+        self.context.set_parameter(CParameter::TargetLength(acceleration)).map_err(failed)?;
+        self.context.compress_to_buffer(plain, &mut end).map_err(failed)
     }
 }
 
-/// Whether a frame is smaller by enough to be worth decompressing.
-fn pays(frame: usize, plain: usize) -> bool {
-    frame + plain / 32 < plain
+fn failed(error: std::io::Error) -> RepoError {
+    RepoError::new(RepoErrorKind::Internal, "failed to compress").because(error)
+}
+
+/// What is left, in thousandths.
+fn thousandths(frame: usize, plain: &[u8]) -> usize {
+    frame * 1000 / plain.len().max(1)
 }
 
 thread_local! {
@@ -87,22 +94,18 @@ thread_local! {
 }
 
 /// Appends the plaintext, of known length, of a frame.
-pub(crate) fn decompress_onto(frame: &[u8], length: usize, plain: &mut Vec<u8>) -> Result<()> {
+pub(crate) fn decompress_onto(frame: &[u8], length: usize, plain: &mut AlignedBuffer) -> Result<()> {
     // zstd cannot expand more than this; a claim beyond it is not worth an allocation.
     let credible = frame.len().saturating_mul(1 << 16).max(1 << 20);
     if length > credible {
         return Err(RepoError::new(RepoErrorKind::Damaged, "its length is not credible"));
     }
-    let before = plain.len();
-    plain.reserve(length);
-    let mut end = Cursor::new(&mut *plain);
-    end.set_position(before as u64);
     let decompressed = CONTEXT.with_borrow_mut(|context| {
         let context = match context {
             Some(context) => context,
             None => context.insert(zstd::bulk::Decompressor::new()?),
         };
-        context.decompress_to_buffer(frame, &mut end)
+        context.decompress_to_buffer(frame, plain.extend(length))
     });
     let got =
         decompressed.map_err(|error| RepoError::new(RepoErrorKind::Damaged, "failed to decompress").because(error))?;
@@ -123,22 +126,44 @@ mod tests {
         noise
     }
 
+    /// Six bits of entropy a byte: nothing but a count of bytes makes it smaller.
+    fn base64(length: usize) -> Vec<u8> {
+        let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+        noise(length).into_iter().map(|byte| alphabet[usize::from(byte % 64)]).collect()
+    }
+
     #[test]
     fn what_compresses_is_compressed_whatever_came_before() {
         let mut compressor = Compressor::new().unwrap();
         let texts = b"to be, or not to be, that is the question ".repeat(3000);
         let mut halves = noise(texts.len());
         halves[texts.len() / 2..].copy_from_slice(&texts[texts.len() / 2..]);
-        for plain in [&texts, &halves] {
+        let mut compress = |plain: &[u8]| {
+            let mut into = b"before".to_vec();
+            let pays = compressor.compress_onto(plain, &mut into).unwrap();
+            assert_eq!(into[..6], *b"before");
+            into.drain(..6);
+            assert_eq!(pays, !into.is_empty());
+            pays.then_some(into)
+        };
+        for (plain, left) in [(&texts, 20), (&halves, 520), (&base64(texts.len()), 770)] {
             for _ in 0..3 {
-                assert!(compressor.compress(&noise(texts.len())).unwrap().is_none());
+                assert!(compress(&noise(texts.len())).is_none());
             }
-            assert!(compressor.compress(plain).unwrap().is_some());
+            // What only a count of bytes makes smaller is found by the next full look.
+            for _ in 0..LIGHT_PASSES_MAX {
+                compress(plain);
+            }
+            for _ in 0..20 {
+                let frame = compress(plain).unwrap();
+                assert!(frame.len() * 1000 <= plain.len() * left, "{} of {}", frame.len(), plain.len());
+                let mut again = AlignedBuffer::default();
+                decompress_onto(&frame, plain.len(), &mut again).unwrap();
+                assert!(again.bytes() == plain);
+            }
         }
-        for length in [0, 1, 100, SAMPLED_BYTES_MIN - 1, SAMPLED_BYTES_MIN, SAMPLED_BYTES_MIN + 1] {
-            assert!(compressor.compress(&noise(100_000)).unwrap().is_none());
-            let frame = compressor.compress(&noise(length)).unwrap();
-            assert!(frame.is_none(), "{length} bytes of noise became smaller");
+        for length in [0, 1, 100, 128 << 10] {
+            assert!(compress(&noise(length)).is_none(), "{length} bytes of noise became smaller");
         }
     }
 }

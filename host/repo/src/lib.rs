@@ -38,6 +38,7 @@
 //! # Ok(()) }) }
 //! ```
 
+mod aligned;
 mod check;
 mod compression;
 pub mod crypto;
@@ -68,7 +69,7 @@ pub use id::{Id, InvalidId};
 pub use key::{KdfCost, KeyInfo};
 pub use lock::{Lock, LockInfo, LockKind};
 pub use read::{PlaceOptions, PlaceProgress, PlaceSummary, SnapshotReader};
-pub use repository::{InitOptions, Repository};
+pub use repository::{InitOptions, Repository, Unlocked};
 pub use snapshot::{Snapshot, SnapshotMeta};
 pub use stamp::FileStamp;
 pub use store::{ObjectInfo, RetryPolicy, Store, StoreConfig};

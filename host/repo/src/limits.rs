@@ -37,6 +37,8 @@ pub const STORE_REQUEST_TIMEOUT: Duration = Duration::from_secs(600);
 pub const DIRECT_BYTES_MIN: usize = 4 << 20;
 /// What one direct write takes: long enough for a disk's full rate with a few at once.
 pub const DIRECT_BUFFER_BYTES: usize = 2 << 20;
+/// Runs of a restored file from this size on are written past the page cache: less than a chunk is not worth it.
+pub const DIRECT_RUN_BYTES_MIN: usize = 64 << 10;
 /// Time to connect.
 pub const STORE_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Attempts for an error of the local file system that has no name: a disk that failed once is
@@ -57,13 +59,15 @@ pub const PLAIN_DOCUMENT_BYTES_MAX: usize = 256 << 20;
 /// core on database pages; level 3 saves a few per cent and costs a third of the rate.
 pub const ZSTD_LEVEL: i32 = 1;
 
-/// After a blob that did not compress, the next is compressed only if a sample of it does: so many parts of so many
-/// bytes, a sixteenth of a chunk of 128 KiB.
-pub const SAMPLE_PARTS: usize = 16;
-/// See [`SAMPLE_PARTS`].
-pub const SAMPLE_PART_BYTES: usize = 512;
-/// Smaller blobs are not worth a look beforehand.
-pub const SAMPLED_BYTES_MIN: usize = 4 * SAMPLE_PARTS * SAMPLE_PART_BYTES;
+/// A blob of which so much is left was hard to compress, in thousandths: its neighbour is passed over lightly.
+pub const HARD_THOUSANDTHS: usize = 800;
+/// How much more may be left of the neighbour for the light pass to count.
+pub const SAME_THOUSANDTHS: usize = 10;
+/// After so many blobs one is looked at in full again.
+pub const LIGHT_PASSES_MAX: usize = 8;
+/// How lightly: zstd's step between places it looks at where nothing matches. Twice the rate, the same size on pages
+/// of noise; more gains little.
+pub const LIGHT_ACCELERATION: u32 = 4;
 
 /// Stored size a pack is closed at. Large enough that a request is cheap for its bytes, small
 /// enough that a few of them in flight are no burden.

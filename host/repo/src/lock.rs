@@ -124,7 +124,7 @@ impl Lock {
     ///
     /// # Errors
     /// [`RepoErrorKind::Locked`]: our lock is given back then.
-    pub(crate) async fn settle(&self) -> Result<()> {
+    pub async fn settle(&self) -> Result<()> {
         let look = || async {
             tokio::time::sleep(LOCK_SETTLE).await;
             let Held { store, key, kind, .. } = &*self.held;

@@ -7,11 +7,11 @@
 //!          | 2|3 (the same, compressed) ‖ u32 LE length ‖ u32 LE raw length ‖ id   41 bytes
 //! ```
 
+use crate::aligned::AlignedBuffer;
 use crate::crypto::{IV_BYTES, SEAL_OVERHEAD};
 use crate::limits::PACK_HEADER_BYTES_MAX;
 use crate::{Id, MasterKey, RepoError, RepoErrorKind, Result};
 use serde::{Deserialize, Serialize};
-use std::ops::Range;
 
 /// What a blob holds. Packs hold one kind alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -47,28 +47,20 @@ impl PackedBlob {
 
     /// Opens, decompresses and verifies the blob from its sealed bytes.
     pub(crate) fn open(&self, key: &MasterKey, mut sealed: Vec<u8>) -> Result<Vec<u8>> {
-        let mut plain = Vec::new();
-        let opened = self.open_unverified(key, &mut sealed, &mut plain)?;
-        self.verify(Id::of(opened.bytes(&sealed, &plain)))?;
-        match opened {
-            Opened::InPlace(place) => {
-                sealed.truncate(place.end);
-                sealed.drain(..place.start);
-                Ok(sealed)
-            }
-            Opened::Apart(_) => Ok(plain),
-        }
+        let mut plain = AlignedBuffer::default();
+        self.open_unverified(key, &mut sealed, &mut plain)?;
+        self.verify(Id::of(plain.bytes()))?;
+        Ok(plain.bytes().to_vec())
     }
 
-    /// Opens the blob: where it lies, or decompressed to the end of `apart`. That it fits its id is left to be seen.
-    pub(crate) fn open_unverified(&self, key: &MasterKey, sealed: &mut [u8], apart: &mut Vec<u8>) -> Result<Opened> {
+    /// Opens and decompresses the blob to the end of `plain`. That it fits its id is left to be seen.
+    pub(crate) fn open_unverified(&self, key: &MasterKey, sealed: &mut [u8], plain: &mut AlignedBuffer) -> Result<()> {
         let text = key.open_in_place(sealed)?;
-        if self.raw_length == 0 {
-            return Ok(Opened::InPlace(IV_BYTES..IV_BYTES + text.len()));
+        if self.raw_length != 0 {
+            return crate::compression::decompress_onto(text, self.raw_length as usize, plain);
         }
-        let start = apart.len();
-        crate::compression::decompress_onto(text, self.raw_length as usize, apart)?;
-        Ok(Opened::Apart(start..apart.len()))
+        plain.extend(text.len()).copy_from_slice(text);
+        Ok(())
     }
 
     /// Whether what was opened is what was put, by the id of its bytes.
@@ -76,24 +68,6 @@ impl PackedBlob {
         match id == self.id {
             true => Ok(()),
             false => Err(RepoError::new(RepoErrorKind::Damaged, "its content does not fit its id")),
-        }
-    }
-}
-
-/// Where the plaintext of an opened blob is.
-pub(crate) enum Opened {
-    /// In what was sealed.
-    InPlace(Range<usize>),
-    /// In the buffer for what was decompressed.
-    Apart(Range<usize>),
-}
-
-impl Opened {
-    /// The plaintext, from the same two buffers.
-    pub(crate) fn bytes<'a>(&self, sealed: &'a [u8], apart: &'a [u8]) -> &'a [u8] {
-        match self {
-            Self::InPlace(place) => &sealed[place.clone()],
-            Self::Apart(place) => &apart[place.clone()],
         }
     }
 }

@@ -9,8 +9,10 @@ use crate::snapshot::{self, Snapshot};
 use crate::write::{BackupOptions, BackupSession};
 use crate::{Id, MasterKey, Password, RepoError, RepoErrorKind, Result, Store, document, polynomial};
 use backstay_core::BackupId;
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::sync::{Arc, Mutex, PoisonError};
+use zeroize::Zeroizing;
 
 /// Largest `config` that makes sense.
 const CONFIG_BYTES_MAX: u64 = 1 << 20;
@@ -43,6 +45,20 @@ struct Shared {
     id: Id,
     /// The index read last: most of it is the same next time.
     index: Mutex<Option<Arc<Index>>>,
+}
+
+/// What opens a repository again without its password. As secret as that; wiped when dropped, never shown.
+pub struct Unlocked {
+    /// Which of its keys the password opened.
+    pub key_id: Id,
+    /// The master key, as `restic cat masterkey` prints it.
+    pub master_key: Zeroizing<String>,
+}
+
+impl std::fmt::Debug for Unlocked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Unlocked({}, …)", self.key_id.short())
+    }
 }
 
 impl Repository {
@@ -87,17 +103,33 @@ impl Repository {
     /// # Errors
     /// [`RepoErrorKind::NotFound`] when there is none, [`RepoErrorKind::WrongPassword`].
     pub async fn open(store: Store, password: &Password) -> Result<Self> {
-        let sealed =
-            store.first_contact().get("config", CONFIG_BYTES_MAX).await.map_err(|error| match error.kind() {
-                RepoErrorKind::NotFound => {
-                    RepoError::new(RepoErrorKind::NotFound, format!("there is no repository at {}", store.address()))
-                        .advise("check the address, or make one with `repo init`")
-                }
-                _ => error,
-            })?;
+        let sealed = read_config(&store).await?;
         let (key_id, key) = key::open(&store, password, &sealed).await?;
+        Self::with_key(store, key, key_id, &sealed)
+    }
+
+    /// Opens a repository that was open before, elsewhere: without its password, and without the work that a password
+    /// takes.
+    ///
+    /// # Errors
+    /// As [`Repository::open`]; [`RepoErrorKind::Damaged`] when the key is not of this repository.
+    pub async fn open_unlocked(store: Store, unlocked: &Unlocked) -> Result<Self> {
+        let sealed = read_config(&store).await?;
+        let key = MasterKey::from_json(unlocked.master_key.as_bytes())
+            .ok_or_else(|| RepoError::new(RepoErrorKind::Internal, "failed to read the key handed over"))?;
+        Self::with_key(store, key, unlocked.key_id, &sealed)
+    }
+
+    /// What opens it again.
+    pub fn unlocked(&self) -> Unlocked {
+        // JSON is UTF-8.
+        let master_key = String::from_utf8_lossy(&self.shared.key.to_json()).into_owned();
+        Unlocked { key_id: self.shared.key_id, master_key: Zeroizing::new(master_key) }
+    }
+
+    fn with_key(store: Store, key: MasterKey, key_id: Id, sealed: &[u8]) -> Result<Self> {
         let config: ConfigFile = key
-            .open(&sealed)
+            .open(sealed)
             .and_then(|json| document::from_json(&json))
             .map_err(|error| RepoError::damaged("config", error))?;
         if config.version != 2 {
@@ -180,6 +212,15 @@ impl Repository {
         let key = self.key_removable(id_start).await?;
         self.store().delete(&key.id.key("keys")).await?;
         Ok(key.id)
+    }
+
+    /// Takes a lock without the pause that tells whether another came at the same moment. To be followed by
+    /// [`Lock::settle`] before anything is committed or removed; meanwhile one may read.
+    ///
+    /// # Errors
+    /// As [`Repository::lock`].
+    pub async fn begin_lock(&self, kind: LockKind) -> Result<Lock> {
+        Lock::begin(self.store(), self.shared_key(), kind).await
     }
 
     /// Takes a lock.
@@ -277,6 +318,16 @@ impl std::fmt::Debug for Repository {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Repository({} at {})", self.id().short(), self.store().address())
     }
+}
+
+async fn read_config(store: &Store) -> Result<Bytes> {
+    store.first_contact().get("config", CONFIG_BYTES_MAX).await.map_err(|error| match error.kind() {
+        RepoErrorKind::NotFound => {
+            RepoError::new(RepoErrorKind::NotFound, format!("there is no repository at {}", store.address()))
+                .advise("check the address, or make one with `repo init`")
+        }
+        _ => error,
+    })
 }
 
 /// All folders of a local repository, for our user alone, so that no later write has to make one.

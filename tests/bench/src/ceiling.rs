@@ -95,9 +95,12 @@ fn on_all_cores(work: impl Fn() -> Result<u64> + Sync) -> Result<(u64, f64)> {
 
 /// What there is to read, in parts that one thread takes.
 fn ranges(files: &[(PathBuf, u64)]) -> Vec<(&Path, u64, u64)> {
-    files.iter().flat_map(|(path, length)| {
-        (0..*length).step_by(RANGE as usize).map(move |start| (path.as_path(), start, RANGE.min(length - start)))
-    }).collect()
+    files
+        .iter()
+        .flat_map(|(path, length)| {
+            (0..*length).step_by(RANGE as usize).map(move |start| (path.as_path(), start, RANGE.min(length - start)))
+        })
+        .collect()
 }
 
 fn backup(files: &[(PathBuf, u64)]) -> Result<(u64, f64)> {
@@ -169,7 +172,12 @@ fn place(all: &[Sealed<'_>], next: &AtomicUsize, from: &File, places: &Path, key
         let right = range.chunks.iter().zip(Id::of_each(&parts)).all(|(chunk, id)| chunk.id == id);
         anyhow::ensure!(right, "{} does not come back as it was", range.path.display());
         let place = places.join(range.path.to_string_lossy().replace('/', "_"));
-        File::options().write(true).create(true).truncate(false).open(place)?.write_all_at(&plain[..end], range.start)?;
+        File::options()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(place)?
+            .write_all_at(&plain[..end], range.start)?;
         bytes += end as u64;
     }
     Ok(bytes)

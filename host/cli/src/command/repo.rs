@@ -10,7 +10,7 @@ use crate::{
 };
 use backstay_core::{Gap, Secret, TargetName, Timestamp};
 use backstay_pipeline::FailureKind;
-use backstay_repo::{InitOptions, KdfCost, Password, Repository};
+use backstay_repo::{KdfCost, Password};
 use serde::Serialize;
 use std::{
     io::{self, Read},
@@ -115,10 +115,7 @@ pub(crate) fn run(command: RepoCommand, context: &Context) -> Result<()> {
 fn init(args: &RepoArgs, context: &Context) -> Result<()> {
     let config = context.config()?;
     let spec = config.repository(&args.repository)?.spec()?;
-    let made = context.block_on(async {
-        let password = Password::new(spec.password.reveal());
-        Ok(Repository::init(backstay_pipeline::repository::connect(&spec)?, &password, InitOptions::default()).await?)
-    })?;
+    let made = context.block_on(async { Ok(backstay_pipeline::repository::init(&spec).await?) })?;
     let result = serde_json::json!({ "repository": spec.name, "url": spec.url, "id": made.id().to_string() });
     let text = format!(
         "made repository {} at {}\nkeep its password: without it nothing in there can be read",

@@ -21,4 +21,4 @@ pub use child::child_main;
 pub use event::{ArchiveSummary, BackupSummary, Event, InspectSummary, JobResult, LogLevel, RestoreSummary};
 pub use failure::{Failure, FailureKind};
 pub use parent::{RunOptions, describe, run_job};
-pub use spec::{Job, JobSpec, RepositorySpec, RestoreSpec, RestoreTo, TargetSpec};
+pub use spec::{Access, Job, JobSpec, RepositorySpec, RestoreSpec, RestoreTo, TargetSpec};

@@ -114,6 +114,20 @@ pub struct RepositorySpec {
     pub url: String,
     /// The store's options (`endpoint`, `region`, keys, …).
     pub options: BTreeMap<String, Secret>,
-    /// Opens one of its key files.
-    pub password: Secret,
+    /// What opens it.
+    pub access: Access,
+}
+
+/// What opens a repository.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Access {
+    /// Opens one of its key files, in a third of a second: that is what guessing costs.
+    Password(Secret),
+    /// The master key itself, from whoever opened the repository before: see [`crate::repository::unlocked`].
+    MasterKey {
+        /// The key file that it came from.
+        id: String,
+        /// As `restic cat masterkey` prints it.
+        key: Secret,
+    },
 }

@@ -1,8 +1,9 @@
 //! Reading blobs, many in one request where they lie close together.
 
+use crate::aligned::AlignedBuffer;
 use crate::index::{Index, Place};
 use crate::limits::{BATCH_BYTES, READ_BYTES_MAX, READ_GAP_BYTES_MAX};
-use crate::pack::{BlobKind, Opened, PackedBlob};
+use crate::pack::{BlobKind, PackedBlob};
 use crate::{Id, MasterKey, RepoError, RepoErrorKind, Result, Store};
 use bytes::{Bytes, BytesMut};
 use std::{ops::Range, sync::Arc};
@@ -78,49 +79,48 @@ pub(crate) async fn get(store: &Store, pack: &str, range: Range<u64>) -> Result<
     })
 }
 
-/// Opens the blobs of a read, each once, and hands their plaintext out in order, verified.
+/// Opens the blobs of a read, each once, into `plain`, and hands them out in order and in groups, verified: the group's
+/// plaintext, and which part of it everybody wants.
 pub(crate) fn open_all<T>(
     key: &MasterKey,
     pack: &str,
     read: Read<T>,
     bytes: Bytes,
-    mut take: impl FnMut(T, &[u8]) -> Result<()>,
+    plain: &mut AlignedBuffer,
+    mut take: impl FnMut(&[u8], Vec<(T, Range<usize>)>) -> Result<()>,
 ) -> Result<()> {
     let damaged = |blob: &PackedBlob, error| RepoError::damaged(format!("blob {} in {pack}", blob.id), error);
     // Nobody else has them: they are opened where they are.
     let mut bytes = bytes.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
-    let place = |blob: &PackedBlob| {
-        let start = (u64::from(blob.offset) - read.range.start) as usize;
-        // The range was made to hold all of them.
-        start..start + blob.length as usize
-    };
     let mut wants = read.wants.into_iter().peekable();
-    let mut apart = Vec::new();
     while wants.peek().is_some() {
         // As many as are hashed together; one that several want is opened for the first of them.
-        let mut opened: Vec<(PackedBlob, Opened)> = Vec::new();
-        let mut takers: Vec<(usize, T)> = Vec::new();
-        apart.clear();
-        let mut grouped = 0;
+        let mut opened: Vec<(PackedBlob, Range<usize>)> = Vec::new();
+        let mut takers: Vec<(T, Range<usize>)> = Vec::new();
+        plain.clear();
         while let Some((blob, want)) = wants.next_if(|(next, _)| {
             let again = opened.last().is_some_and(|(last, _)| last.id == next.id);
-            again || opened.is_empty() || grouped + next.plain_length() as usize <= BATCH_BYTES
+            again || opened.is_empty() || plain.len() + next.plain_length() as usize <= BATCH_BYTES
         }) {
-            if opened.last().is_none_or(|(last, _)| last.id != blob.id) {
-                let sealed = &mut bytes[place(&blob)];
-                let plain = blob.open_unverified(key, sealed, &mut apart).map_err(|error| damaged(&blob, error))?;
-                grouped += blob.plain_length() as usize;
-                opened.push((blob, plain));
-            }
-            takers.push((opened.len() - 1, want));
+            let place = match opened.last() {
+                Some((last, place)) if last.id == blob.id => place.clone(),
+                _ => {
+                    // The range was made to hold all of them.
+                    let start = (u64::from(blob.offset) - read.range.start) as usize;
+                    let sealed = &mut bytes[start..start + blob.length as usize];
+                    let before = plain.len();
+                    blob.open_unverified(key, sealed, plain).map_err(|error| damaged(&blob, error))?;
+                    opened.push((blob, before..plain.len()));
+                    before..plain.len()
+                }
+            };
+            takers.push((want, place));
         }
-        let plains: Vec<&[u8]> = opened.iter().map(|(blob, plain)| plain.bytes(&bytes[place(blob)], &apart)).collect();
-        for ((blob, _), id) in opened.iter().zip(Id::of_each(&plains)) {
+        let parts: Vec<&[u8]> = opened.iter().map(|(_, place)| &plain.bytes()[place.clone()]).collect();
+        for ((blob, _), id) in opened.iter().zip(Id::of_each(&parts)) {
             blob.verify(id).map_err(|error| damaged(blob, error))?;
         }
-        for (number, want) in takers {
-            take(want, plains[number])?;
-        }
+        take(plain.bytes(), takers)?;
     }
     Ok(())
 }

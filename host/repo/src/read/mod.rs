@@ -5,11 +5,14 @@
 //! ```
 
 pub(crate) mod fetch;
+mod landing;
+mod local_reader;
 mod place;
 mod scan;
 
 pub use place::{PlaceOptions, PlaceProgress, PlaceSummary};
 
+use crate::aligned::AlignedBuffer;
 use crate::index::{Index, Place};
 use crate::limits::TREE_DEPTH_MAX;
 use crate::pack::BlobKind;
@@ -179,8 +182,8 @@ impl SnapshotReader {
             let key = Arc::clone(self.repository.shared_key());
             let opened = tokio::task::spawn_blocking(move || {
                 let mut opened = Vec::with_capacity(read.wants.len());
-                fetch::open_all(&key, &pack, read, bytes, |slot, plain| {
-                    opened.push((slot, Bytes::copy_from_slice(plain)));
+                fetch::open_all(&key, &pack, read, bytes, &mut AlignedBuffer::default(), |plain, slots| {
+                    opened.extend(slots.into_iter().map(|(slot, place)| (slot, Bytes::copy_from_slice(&plain[place]))));
                     Ok(())
                 })?;
                 Ok::<_, RepoError>(opened)

@@ -9,7 +9,9 @@
 //! an error or a crash the folder is incomplete; placing again goes on with what is there.
 
 use super::fetch::{self, Read, Reads};
+use super::landing::Landing;
 use super::{SnapshotReader, scan};
+use crate::aligned::AlignedBuffer;
 use crate::limits::{READS_MAX, SYNC_EVERY_BYTES};
 use crate::tree::{Node, NodeKind};
 use crate::{RepoError, RepoErrorKind, Result};
@@ -19,8 +21,9 @@ use futures::{StreamExt, TryStreamExt};
 use rustix::fs::{AtFlags, Timespec, Timestamps};
 use scan::failed;
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// How a folder is filled.
 #[derive(Clone, Default)]
@@ -81,10 +84,14 @@ struct Placing {
     files_total: u64,
     bytes_done: AtomicU64,
     files_done: AtomicU64,
-    /// Bytes that landed since the disk was last told to begin.
+    /// Bytes in the page cache that landed since the disk was last told to begin.
     unsynced: AtomicU64,
     /// Whether it is at it.
     syncing: AtomicBool,
+    /// Whether the file system turned out to have no direct writes.
+    no_direct: AtomicBool,
+    /// Buffers for plaintext that nobody uses.
+    spare: Mutex<Vec<AlignedBuffer>>,
 }
 
 /// A file of the backup: path in the destination, node.
@@ -119,6 +126,8 @@ impl SnapshotReader {
             files_done: AtomicU64::new(0),
             unsynced: AtomicU64::new(0),
             syncing: AtomicBool::new(false),
+            no_direct: AtomicBool::new(false),
+            spare: Mutex::default(),
         });
         let keep = files.iter().map(|(path, _)| (path.clone(), false));
         let keep: HashMap<String, bool> = keep
@@ -168,7 +177,8 @@ impl Placing {
 
     /// Looks at what is there, many files at once.
     async fn scan_all(self: &Arc<Self>, files: Vec<Listed>) -> Result<(Vec<Target>, Vec<Want>, u64)> {
-        let at_once = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+        // Some wait for the disk.
+        let at_once = 2 * std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
         let mut scans = futures::stream::iter(files.into_iter().zip(0u32..))
             .map(|(file, number)| {
                 let here = Arc::clone(self);
@@ -196,7 +206,10 @@ impl Placing {
         if sum != bytes {
             return Err(RepoError::damaged(&path, format!("its content has {sum} bytes, not {bytes}")));
         }
-        let scanned = scan::scan_file(&self.into, &path, &wanted)?;
+        let mut buffer = self.spare().pop().unwrap_or_default();
+        let scanned = scan::scan_file(&self.into, &path, &wanted, &mut buffer);
+        self.spare().push(buffer);
+        let scanned = scanned?;
         let wants: Vec<Want> =
             scanned.missing.iter().map(|(blob, at)| Want { blob: numbers[*blob], file: number, at: *at }).collect();
         let missing: u64 = scanned.missing.iter().map(|(blob, _)| u64::from(wanted[*blob].1)).sum();
@@ -239,22 +252,50 @@ impl Placing {
         let key = Arc::clone(repository.shared_key());
         let here = Arc::clone(&self);
         tokio::task::spawn_blocking(move || {
-            let mut last_file = scan::LastFile::default();
-            fetch::open_all(&key, &pack, read, bytes, |want, plain| {
-                let target = &targets[want.file as usize];
-                if !(target.fresh && scan::is_zero(plain)) {
-                    last_file.write_at(&here.into, want.file, &target.path, want.at, plain)?;
-                }
-                let last = target.missing.fetch_sub(1, Ordering::AcqRel) == 1;
-                if last {
-                    here.finish(target)?;
-                }
-                here.advance(plain.len() as u64, u64::from(last));
-                here.sync_now_and_then(plain.len() as u64);
-                Ok(())
-            })
+            let spare = here.spare().pop();
+            let mut plain = spare.unwrap_or_default();
+            let mut landing = Landing::new(&here.into, &here.no_direct);
+            let landed = fetch::open_all(&key, &pack, read, bytes, &mut plain, |plain, wants| {
+                here.land(&targets, &mut landing, plain, &wants)
+            });
+            here.spare().push(plain);
+            landed
         })
         .await?
+    }
+
+    /// Writes a group of blobs: `wants` says which part of `plain` goes where.
+    fn land(
+        self: &Arc<Self>,
+        targets: &[Target],
+        landing: &mut Landing<'_>,
+        plain: &[u8],
+        wants: &[(Want, Range<usize>)],
+    ) -> Result<()> {
+        // What lies side by side here and there is written at once.
+        let runs = wants.chunk_by(|(one, from), (next, to)| {
+            one.file == next.file && one.at + from.len() as u64 == next.at && from.end == to.start
+        });
+        for run in runs {
+            let [(first, from), ..] = run else { continue };
+            let target = &targets[first.file as usize];
+            let to = run.last().map_or(from.end, |(_, last)| last.end);
+            // A file that was just made reads as zeros.
+            if !(target.fresh && scan::is_zero(&plain[from.start..to])) {
+                let cached = landing.write_at(first.file, &target.path, first.at, &plain[from.start..to])?;
+                self.sync_now_and_then(cached);
+            }
+            let last = target.missing.fetch_sub(run.len(), Ordering::AcqRel) == run.len();
+            if last {
+                self.finish(target)?;
+            }
+            self.advance((to - from.start) as u64, u64::from(last));
+        }
+        Ok(())
+    }
+
+    fn spare(&self) -> MutexGuard<'_, Vec<AlignedBuffer>> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Mode and time.

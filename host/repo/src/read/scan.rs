@@ -1,12 +1,13 @@
 //! What a destination folder holds already, and what must go.
 
+use super::local_reader::LocalReader;
+use crate::aligned::AlignedBuffer;
 use crate::limits::BATCH_BYTES;
 use crate::{Id, RepoError, Result};
 use backstay_core::RelativePath;
 use cap_std::fs::{Dir, File, OpenOptions, Permissions, PermissionsExt};
 use std::collections::{BTreeSet, HashMap};
-use std::io::{ErrorKind, Read};
-use std::os::unix::fs::FileExt;
+use std::io::ErrorKind;
 
 /// A file that is open at its place, and what of it is right already.
 pub(crate) struct Scanned {
@@ -111,7 +112,7 @@ pub(crate) fn open_file(into: &Dir, path: &str) -> Result<File> {
 
 /// Brings the file at `path` to its length and compares its content with `wanted`: ids and
 /// lengths of blobs, in order.
-pub(crate) fn scan_file(into: &Dir, path: &str, wanted: &[(Id, u32)]) -> Result<Scanned> {
+pub(crate) fn scan_file(into: &Dir, path: &str, wanted: &[(Id, u32)], buffer: &mut AlignedBuffer) -> Result<Scanned> {
     use cap_std::fs::MetadataExt;
     let bytes = wanted.iter().map(|(_, length)| u64::from(*length)).sum();
     // A file with a second name is shared with somebody who does not expect it to change.
@@ -132,10 +133,9 @@ pub(crate) fn scan_file(into: &Dir, path: &str, wanted: &[(Id, u32)]) -> Result<
         return Ok(Scanned { fresh: true, missing: missing.collect() });
     }
     into.set_permissions(path, Permissions::from_mode(0o600)).map_err(failed(path))?;
-    let mut file = open_file(into, path)?;
-    let there = file.metadata().map_err(failed(path))?.len();
+    let there = into.metadata(path).map_err(failed(path))?.len();
+    let mut file = LocalReader::open(into, path)?;
     let mut missing = Vec::new();
-    let mut buffer = Vec::new();
     let (mut number, mut offset) = (0, 0);
     while number < wanted.len() {
         // Whole blobs that the file may have, as many as are hashed together.
@@ -155,9 +155,9 @@ pub(crate) fn scan_file(into: &Dir, path: &str, wanted: &[(Id, u32)]) -> Result<
             number += 1;
             continue;
         }
-        buffer.resize(group, 0);
-        file.read_exact(&mut buffer).map_err(failed(path))?;
-        let parts: Vec<&[u8]> = parts.into_iter().map(|part| &buffer[part]).collect();
+        buffer.clear();
+        file.read_onto(buffer, offset, group).map_err(failed(path))?;
+        let parts: Vec<&[u8]> = parts.into_iter().map(|part| &buffer.bytes()[part]).collect();
         for id in Id::of_each(&parts) {
             if id != wanted[number].0 {
                 missing.push((number, offset));
@@ -167,24 +167,9 @@ pub(crate) fn scan_file(into: &Dir, path: &str, wanted: &[(Id, u32)]) -> Result<
         }
     }
     if there != bytes {
-        file.set_len(bytes).map_err(failed(path))?;
+        open_file(into, path)?.set_len(bytes).map_err(failed(path))?;
     }
     Ok(Scanned { fresh: false, missing })
-}
-
-/// The file that was written last stays open: what comes next is most often for it.
-#[derive(Default)]
-pub(crate) struct LastFile(Option<(u32, std::fs::File)>);
-
-impl LastFile {
-    /// Writes `bytes` at `offset` of the file with this number and path.
-    pub(crate) fn write_at(&mut self, into: &Dir, number: u32, path: &str, offset: u64, bytes: &[u8]) -> Result<()> {
-        let file = match &self.0 {
-            Some((last, file)) if *last == number => file,
-            _ => &self.0.insert((number, open_file(into, path)?.into_std())).1,
-        };
-        file.write_all_at(bytes, offset).map_err(failed(path))
-    }
 }
 
 /// Whether a file that reads as zeros has them already.

@@ -8,6 +8,7 @@
 //! backup's work, and push out what the database next to it keeps there. File systems that cannot do it say so, and
 //! then objects are written as all others.
 
+use crate::aligned::{ALIGNMENT, AlignedBuffer};
 use crate::limits::{DIRECT_BUFFER_BYTES, DIRECT_BYTES_MIN};
 use bytes::Bytes;
 use rustix::fs::OFlags;
@@ -18,9 +19,6 @@ use std::{
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
 };
-
-/// What address, offset and length of a direct write must be a multiple of, on every disk we know of.
-const ALIGNMENT: usize = 4096;
 
 /// The folder of a local store, and what its file system can do.
 #[derive(Debug)]
@@ -96,15 +94,14 @@ impl Direct {
             Err(error) if is_unable(&error) => return Ok(self.give_up(&error)),
             opened => opened?,
         };
-        // Room to begin at a lawful address.
-        let mut room = vec![0; DIRECT_BUFFER_BYTES + ALIGNMENT];
-        let begin = room.as_ptr().align_offset(ALIGNMENT);
-        let buffer = &mut room[begin..begin + DIRECT_BUFFER_BYTES];
+        let mut buffer = AlignedBuffer::default();
         for part in body.chunks(DIRECT_BUFFER_BYTES) {
             let whole = part.len().next_multiple_of(ALIGNMENT);
-            buffer[..part.len()].copy_from_slice(part);
-            buffer[part.len()..whole].fill(0);
-            match file.write_all(&buffer[..whole]) {
+            buffer.clear();
+            let room = buffer.extend(whole);
+            room[..part.len()].copy_from_slice(part);
+            room[part.len()..].fill(0);
+            match file.write_all(buffer.bytes()) {
                 Err(error) if is_unable(&error) => return Ok(self.give_up(&error)),
                 written => written?,
             }
