@@ -116,22 +116,38 @@ fn rehearse(seed: &mut Seed, primary: &Postgres, source: &Postgres, installation
     backstay.finish()
 }
 
-#[test]
-fn a_primary_of_version_15_with_a_tablespace() -> Result<()> {
-    let installation = Installation::postgres_15()?;
-    let primary = Postgres::create(&installation, &Options::default())?;
+fn primary(installation: &Installation, seed: &str) -> Result<()> {
+    let primary = Postgres::create(installation, &Options::default())?;
     primary.tablespace("elsewhere")?;
     ledger::create(&primary, Some("elsewhere"))?;
-    rehearse(&mut Seed::from_env("files_15"), &primary, &primary, &installation)
+    rehearse(&mut Seed::from_env(seed), &primary, &primary, installation)
+}
+
+fn standby(installation: &Installation, seed: &str) -> Result<()> {
+    let primary = Postgres::create(installation, &Options::default())?;
+    ledger::create(&primary, None)?;
+    let standby = primary.standby("second")?;
+    rehearse(&mut Seed::from_env(seed), &primary, &standby, installation)
+}
+
+#[test]
+fn a_primary_of_version_15_with_a_tablespace() -> Result<()> {
+    primary(&Installation::postgres_15()?, "files_15")
+}
+
+#[test]
+fn a_primary_of_version_18_with_a_tablespace() -> Result<()> {
+    primary(&Installation::postgres_18()?, "files_18")
+}
+
+#[test]
+fn a_standby_of_version_15() -> Result<()> {
+    standby(&Installation::postgres_15()?, "standby_15")
 }
 
 #[test]
 fn a_standby_of_version_18() -> Result<()> {
-    let installation = Installation::postgres_18()?;
-    let primary = Postgres::create(&installation, &Options::default())?;
-    ledger::create(&primary, None)?;
-    let standby = primary.standby("second")?;
-    rehearse(&mut Seed::from_env("files_18"), &primary, &standby, &installation)
+    standby(&Installation::postgres_18()?, "standby_18")
 }
 
 #[test]

@@ -15,7 +15,8 @@ use crate::{
 use async_trait::async_trait;
 use backstay_core::{Backup, BackupManifest, MANIFEST_PATH, RelativePath};
 use backstay_repo::{
-    BackupOptions, BackupSession, FileAttributes, Parent, RepoError, RepoErrorKind, SnapshotMeta, Totals, log::LogChain,
+    BackupOptions, BackupSession, FileAttributes, LockKind, Parent, RepoError, RepoErrorKind, SnapshotMeta, Totals,
+    log::LogChain,
 };
 use backstay_sandbox::{
     Attributes, BackupReport, BackupSink, Body, Description, EngineError, EngineErrorKind, Found, Method, Node,
@@ -39,16 +40,28 @@ pub(crate) async fn run(work: &Work, method: Option<String>, reread: bool) -> Re
     let method = choose(&description, method.as_deref())?;
     let spec = repository_of(&work.spec.repository)?;
     let repository = repository::open(spec).await?;
-    let log = repository::open_log(&repository, &target.name).await?;
-    let parent = catalog::backups(&repository, &target.name)
-        .await?
+    // First of all: its pause runs beside what is read next.
+    let lock = repository.begin_lock(LockKind::Shared).await?;
+    let before = async {
+        let log = repository::open_log(&repository, &target.name).await?;
+        let backups = catalog::backups(&repository, &target.name).await?;
+        Ok::<_, Failure>((log, backups))
+    };
+    let (log, backups) = match before.await {
+        Ok(before) => before,
+        Err(failure) => {
+            lock.release().await?;
+            return Err(failure);
+        }
+    };
+    let parent = backups
         .into_iter()
         .rfind(|backup| method.may_follow(&backup.manifest.method) && backup.manifest.engine == target.engine);
     let started = work.reporter.now();
     let before = parent
         .as_ref()
         .map(|parent| Parent { id: parent.id.clone(), begun: Some(parent.manifest.started).filter(|_| !reread) });
-    let session = repository.backup(BackupOptions { parent: before, ..BackupOptions::default() }).await?;
+    let session = repository.backup_under(lock, BackupOptions { parent: before, ..BackupOptions::default() }).await?;
     let sink = Arc::new(Sink::new(session, Identity::new(log, &target.engine), parent.as_ref()));
     let label = format!("backstay {}", random_label()?);
     let port: Arc<dyn BackupSink> = sink.clone();

@@ -260,7 +260,15 @@ impl Repository {
     /// # Errors
     /// [`RepoErrorKind::Locked`], whatever the store reports.
     pub async fn backup(&self, options: BackupOptions) -> Result<BackupSession> {
-        BackupSession::start(self, options).await
+        self.backup_under(self.begin_lock(LockKind::Shared).await?, options).await
+    }
+
+    /// The same under a shared lock that was begun before.
+    ///
+    /// # Errors
+    /// Whatever the store reports.
+    pub async fn backup_under(&self, lock: Lock, options: BackupOptions) -> Result<BackupSession> {
+        BackupSession::start(self, lock, options).await
     }
 
     /// Opens a snapshot for reading.

@@ -4,7 +4,7 @@ use super::scan::failed;
 use crate::Result;
 use crate::aligned::{ALIGNMENT, AlignedBuffer};
 use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt};
-use rustix::fs::OFlags;
+use rustix::fs::{Advice, OFlags};
 use rustix::io::ReadWriteFlags;
 use std::fs::File;
 use std::io::{self, ErrorKind, IoSliceMut};
@@ -21,6 +21,8 @@ pub(crate) struct LocalReader {
 impl LocalReader {
     pub(crate) fn open(into: &Dir, path: &str) -> Result<Self> {
         let cached = into.open_with(path, OpenOptions::new().read(true)).map_err(failed(path))?.into_std();
+        // A look whether something is cached brings the page that was looked at, and not all around it.
+        let _ = rustix::fs::fadvise(&cached, 0, None, Advice::Random);
         let mut options = OpenOptions::new();
         options.read(true).custom_flags(OFlags::DIRECT.bits() as i32);
         // Why it cannot be opened so does not matter.
@@ -32,29 +34,13 @@ impl LocalReader {
     ///
     /// # Errors
     /// [`ErrorKind::UnexpectedEof`] when there are fewer.
-    pub(crate) fn read_onto(&mut self, buffer: &mut AlignedBuffer, offset: u64, bytes: usize) -> io::Result<()> {
+    pub(crate) fn read_onto(&self, buffer: &mut AlignedBuffer, offset: u64, bytes: usize) -> io::Result<()> {
         let room = buffer.extend(bytes.next_multiple_of(ALIGNMENT));
-        let mut filled = read_cached(&self.cached, &mut room[..bytes], offset);
-        // Past the cache, from the last lawful place on.
-        filled -= filled % ALIGNMENT;
-        while filled < bytes
-            && offset.is_multiple_of(ALIGNMENT as u64)
-            && let Some(direct) = &self.direct
-        {
-            match direct.read_at(&mut room[filled..], offset + filled as u64) {
-                Ok(0) => break,
-                Ok(read) => {
-                    filled += read;
-                    if !filled.is_multiple_of(ALIGNMENT) {
-                        break;
-                    }
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // The file system, or the address.
-                Err(error) if error.kind() == ErrorKind::InvalidInput => self.direct = None,
-                Err(error) => return Err(error),
-            }
-        }
+        let lawful = offset.is_multiple_of(ALIGNMENT as u64) && room.as_ptr().addr().is_multiple_of(ALIGNMENT);
+        let filled = match &self.direct {
+            Some(direct) if lawful && !is_cached(&self.cached, offset) => read_past_cache(direct, room, offset)?,
+            _ => 0,
+        };
         if filled < bytes {
             self.cached.read_exact_at(&mut room[filled..bytes], offset + filled as u64)?;
         }
@@ -63,17 +49,26 @@ impl LocalReader {
     }
 }
 
-/// Reads what the page cache has; answers how much that is.
-fn read_cached(file: &File, room: &mut [u8], offset: u64) -> usize {
+/// Answers how many bytes it got: fewer at the end of the file, none where the file system cannot do it.
+fn read_past_cache(file: &File, room: &mut [u8], offset: u64) -> io::Result<usize> {
     let mut filled = 0;
-    while filled < room.len() {
-        let mut rest = [IoSliceMut::new(&mut room[filled..])];
-        match rustix::io::preadv2(file, &mut rest, offset + filled as u64, ReadWriteFlags::NOWAIT) {
-            Ok(0) | Err(_) => break,
+    while filled < room.len() && filled.is_multiple_of(ALIGNMENT) {
+        match file.read_at(&mut room[filled..], offset + filled as u64) {
+            Ok(0) => break,
             Ok(read) => filled += read,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::InvalidInput => break,
+            Err(error) => return Err(error),
         }
     }
-    filled
+    Ok(filled)
+}
+
+/// Whether the page cache has this place, and so most likely what follows.
+fn is_cached(file: &File, offset: u64) -> bool {
+    let mut byte = [0];
+    let look = rustix::io::preadv2(file, &mut [IoSliceMut::new(&mut byte)], offset, ReadWriteFlags::NOWAIT);
+    look != Err(rustix::io::Errno::AGAIN)
 }
 
 #[cfg(test)]
@@ -95,7 +90,7 @@ mod tests {
             for (offset, bytes) in [(0, 0), (0, 1), (0, 100_000), (8192, 1 << 20), (5, 70_000), (2_990_000, 10_001)] {
                 rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
                 file.read_exact_at(&mut vec![0; warm], 0).unwrap();
-                let mut reader = LocalReader::open(&into, "file").unwrap();
+                let reader = LocalReader::open(&into, "file").unwrap();
                 let mut buffer = AlignedBuffer::default();
                 reader.read_onto(&mut buffer, offset, bytes).unwrap();
                 assert!(buffer.bytes() == &noise[offset as usize..][..bytes], "{bytes} from {offset}, {warm} warm");
@@ -103,7 +98,7 @@ mod tests {
                 assert_eq!(buffer.bytes()[bytes..], noise[..10]);
             }
         }
-        let mut reader = LocalReader::open(&into, "file").unwrap();
+        let reader = LocalReader::open(&into, "file").unwrap();
         let beyond = reader.read_onto(&mut AlignedBuffer::default(), 2_990_000, 10_002);
         assert_eq!(beyond.unwrap_err().kind(), ErrorKind::UnexpectedEof);
     }

@@ -134,7 +134,7 @@ pub(crate) fn scan_file(into: &Dir, path: &str, wanted: &[(Id, u32)], buffer: &m
     }
     into.set_permissions(path, Permissions::from_mode(0o600)).map_err(failed(path))?;
     let there = into.metadata(path).map_err(failed(path))?.len();
-    let mut file = LocalReader::open(into, path)?;
+    let file = LocalReader::open(into, path)?;
     let mut missing = Vec::new();
     let (mut number, mut offset) = (0, 0);
     while number < wanted.len() {

@@ -24,7 +24,7 @@ pub use witness::Witness;
 
 use crate::index::Index;
 use crate::limits::{BLOB_BYTES_MAX, FILE_CHUNKS_MAX, PACK_BYTES, PACK_BYTES_MAX, TREE_DEPTH_MAX};
-use crate::lock::{Lock, LockKind};
+use crate::lock::Lock;
 use crate::pack::BlobKind;
 use crate::read::SnapshotReader;
 use crate::snapshot::{self, SnapshotFile, SnapshotMeta};
@@ -142,13 +142,12 @@ impl Drop for Active<'_> {
 type Working = JoinHandle<Result<Vec<Stored>>>;
 
 impl BackupSession {
-    pub(crate) async fn start(repository: &Repository, options: BackupOptions) -> Result<Self> {
+    /// `lock` is shared; whether another came at the same moment is seen beside the work.
+    pub(crate) async fn start(repository: &Repository, lock: Lock, options: BackupOptions) -> Result<Self> {
         options.chunking.validate()?;
         if !(1 << 20..=PACK_BYTES_MAX).contains(&options.pack_bytes) {
             return Err(RepoError::new(RepoErrorKind::InvalidConfig, "packs have from 1 MiB to 256 MiB"));
         }
-        // The pause after it is waited out beside the work: nothing refers to what is written meanwhile.
-        let lock = Lock::begin(repository.store(), repository.shared_key(), LockKind::Shared).await?;
         let index = repository.load_index().await?;
         let key = Arc::clone(repository.shared_key());
         let parent = match options.parent {
@@ -156,6 +155,7 @@ impl BackupSession {
             None => None,
         };
         let packer = Arc::new(Packer::new(repository.store().clone(), key, lock, index, options.pack_bytes));
+        // Nothing refers to what is written meanwhile.
         let settling = Arc::clone(&packer);
         tokio::spawn(async move {
             if let Err(error) = settling.lock().settle().await {
