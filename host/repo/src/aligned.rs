@@ -14,6 +14,13 @@ pub(crate) struct AlignedBuffer {
 }
 
 impl AlignedBuffer {
+    /// Room for so many bytes without moving.
+    pub(crate) fn with_room(bytes: usize) -> Self {
+        let room = vec![0; bytes + ALIGNMENT];
+        let begin = room.as_ptr().align_offset(ALIGNMENT);
+        Self { room, begin, bytes: 0 }
+    }
+
     pub(crate) fn clear(&mut self) {
         self.bytes = 0;
     }
@@ -35,10 +42,8 @@ impl AlignedBuffer {
     pub(crate) fn extend(&mut self, bytes: usize) -> &mut [u8] {
         let (before, after) = (self.bytes, self.bytes + bytes);
         if self.begin + after > self.room.len() {
-            let room = vec![0; after.next_power_of_two() + ALIGNMENT];
-            let begin = room.as_ptr().align_offset(ALIGNMENT);
-            let old = std::mem::replace(self, Self { room, begin, bytes: after });
-            self.room[begin..begin + before].copy_from_slice(old.bytes());
+            let old = std::mem::replace(self, Self::with_room(after.next_power_of_two()));
+            self.room[self.begin..self.begin + before].copy_from_slice(old.bytes());
         }
         self.bytes = after;
         &mut self.room[self.begin + before..self.begin + after]

@@ -82,7 +82,7 @@ pub(crate) fn pack_bytes(blobs: &[PackedBlob]) -> u64 {
 /// A pack that is being filled.
 #[derive(Default)]
 pub(crate) struct OpenPack {
-    pub(crate) bytes: Vec<u8>,
+    pub(crate) bytes: AlignedBuffer,
     pub(crate) blobs: Vec<PackedBlob>,
 }
 
@@ -97,11 +97,11 @@ impl OpenPack {
             length: sealed.len() as u32,
             raw_length,
         });
-        self.bytes.extend_from_slice(sealed);
+        self.bytes.extend(sealed.len()).copy_from_slice(sealed);
     }
 
-    /// Appends header and length; yields the pack's id.
-    pub(crate) fn close(&mut self, key: &MasterKey) -> Id {
+    /// Appends header and length. The pack's id is then that of its bytes.
+    pub(crate) fn close(&mut self, key: &MasterKey) {
         let mut header = vec![0; IV_BYTES];
         for blob in &self.blobs {
             let kind = match blob.kind {
@@ -116,10 +116,10 @@ impl OpenPack {
             header.extend_from_slice(blob.id.as_bytes());
         }
         key.seal_tail(&mut header, 0);
-        self.bytes.extend_from_slice(&header);
-        self.bytes.extend_from_slice(&(header.len() as u32).to_le_bytes());
+        let length = (header.len() as u32).to_le_bytes();
+        header.extend_from_slice(&length);
+        self.bytes.extend(header.len()).copy_from_slice(&header);
         debug_assert_eq!(self.bytes.len() as u64, pack_bytes(&self.blobs));
-        Id::of(&self.bytes)
     }
 }
 
@@ -173,10 +173,10 @@ mod tests {
         let frame = crate::compression::compress(&[7; 5000]).unwrap();
         pack.push(Id::of(&[7; 5000]), BlobKind::Data, &key.seal(&frame), 5000);
         pack.close(&key);
-        let blobs = read_header(&key, &pack.bytes).unwrap();
+        let blobs = read_header(&key, pack.bytes.bytes()).unwrap();
         assert_eq!(blobs, pack.blobs);
         for blob in blobs {
-            let sealed = &pack.bytes[blob.offset as usize..][..blob.length as usize];
+            let sealed = &pack.bytes.bytes()[blob.offset as usize..][..blob.length as usize];
             let plain = blob.open(&key, sealed.to_vec()).unwrap();
             assert_eq!(plain.len(), blob.plain_length() as usize);
             let other = PackedBlob { id: Id::of(b"other"), ..blob };

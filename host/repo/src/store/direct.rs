@@ -1,7 +1,7 @@
 //! Large objects of a local folder, written past the page cache.
 //!
 //! ```text
-//!   body ─► aligned buffer ─► disk       name#n ─► fsync ─► hard link: name ─► remove name#n ─► fsync of the folder
+//!   body ─► aligned, or made so ─► disk       name#n ─► fsync ─► hard link: name ─► remove name#n ─► fsync of the folder
 //! ```
 //!
 //! A pack is written once and not read soon. Through the page cache it would cost a copy, which is a fifth of a
@@ -97,11 +97,17 @@ impl Direct {
         let mut buffer = AlignedBuffer::default();
         for part in body.chunks(DIRECT_BUFFER_BYTES) {
             let whole = part.len().next_multiple_of(ALIGNMENT);
-            buffer.clear();
-            let room = buffer.extend(whole);
-            room[..part.len()].copy_from_slice(part);
-            room[part.len()..].fill(0);
-            match file.write_all(buffer.bytes()) {
+            // Straight from where it lies, if it may lie there.
+            let lawful = if part.as_ptr().addr().is_multiple_of(ALIGNMENT) && whole == part.len() {
+                part
+            } else {
+                buffer.clear();
+                let room = buffer.extend(whole);
+                room[..part.len()].copy_from_slice(part);
+                room[part.len()..].fill(0);
+                buffer.bytes()
+            };
+            match file.write_all(lawful) {
                 Err(error) if is_unable(&error) => return Ok(self.give_up(&error)),
                 written => written?,
             }

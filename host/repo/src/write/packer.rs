@@ -2,18 +2,20 @@
 //!
 //! ```text
 //!   blob ── known? ──► id                         (index, or met before in this session)
-//!     └─ new ► compress ► seal ► open pack ── full ► close ► upload ► index
+//!     └─ new ► compress ► seal ► open pack ── full, two of them ► close ► upload ► index
 //! ```
 //!
 //! Everything before "upload" runs on blocking threads, as many at once as there are cores.
 
+use crate::aligned::AlignedBuffer;
 use crate::compression::Compressor;
 use crate::crypto::IV_BYTES;
 use crate::index::{Index, IndexFile, IndexPack};
-use crate::limits::{INDEX_BLOBS_MAX, PACK_BLOBS_MAX, UPLOADS_MAX};
+use crate::limits::{BATCH_BYTES, INDEX_BLOBS_MAX, PACK_BLOBS_MAX, UPLOADS_MAX};
 use crate::lock::Lock;
 use crate::pack::{BlobKind, OpenPack};
 use crate::{Id, MasterKey, RepoError, RepoErrorKind, Result, Store, document};
+use bytes::Bytes;
 use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -37,9 +39,37 @@ pub(crate) struct Packer {
     /// Packs that are durable and in no index file yet.
     indexable: Mutex<Vec<IndexPack>>,
     /// Buffers of uploaded packs: fresh memory costs a page fault for every 4 KiB.
-    spare: Mutex<Vec<Vec<u8>>>,
+    spare: Mutex<Vec<AlignedBuffer>>,
+    /// A full pack that waits for another.
+    waiting: Mutex<Option<FullPack>>,
     workers: Mutex<Vec<Worker>>,
     failure: Mutex<Option<(RepoErrorKind, String)>>,
+}
+
+/// A pack and the permit to upload it.
+type FullPack = (OpenPack, OwnedSemaphorePermit);
+
+/// A pack's bytes on their way to the store; then the buffer is used again.
+struct Lent {
+    buffer: AlignedBuffer,
+    to: Arc<Packer>,
+}
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        self.buffer.bytes()
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        let mut spare = held(&self.to.spare);
+        if spare.len() < UPLOADS_MAX {
+            let mut buffer = std::mem::take(&mut self.buffer);
+            buffer.clear();
+            spare.push(buffer);
+        }
+    }
 }
 
 /// What compressing and sealing reuse.
@@ -85,6 +115,7 @@ impl Packer {
             trees: Mutex::default(),
             indexable: Mutex::default(),
             spare: Mutex::default(),
+            waiting: Mutex::default(),
             workers: Mutex::default(),
             failure: Mutex::default(),
         }
@@ -195,8 +226,9 @@ impl Packer {
                     BlobKind::Data => &self.data,
                     BlobKind::Tree => &self.trees,
                 });
-                if pack.bytes.capacity() == 0 {
-                    pack.bytes = held(&self.spare).pop().unwrap_or_default();
+                if pack.blobs.is_empty() {
+                    let spare = held(&self.spare).pop();
+                    pack.bytes = spare.unwrap_or_else(|| AlignedBuffer::with_room(self.pack_bytes + BATCH_BYTES));
                 }
                 let is_full =
                     |pack: &OpenPack| pack.bytes.len() >= self.pack_bytes || pack.blobs.len() >= PACK_BLOBS_MAX;
@@ -214,35 +246,57 @@ impl Packer {
         Ok(())
     }
 
-    /// Starts the upload of a pack once fewer than [`UPLOADS_MAX`] are under way; blocks till then.
+    /// Hands a full pack over to be uploaded, in pairs: two are hashed in less time than one after another. Blocks while
+    /// [`UPLOADS_MAX`] are under way.
     fn submit(self: &Arc<Self>, runtime: &Handle, pack: OpenPack) -> Result<()> {
         let permit = runtime
             .block_on(Arc::clone(&self.uploads).acquire_owned())
             .map_err(|error| RepoError::new(RepoErrorKind::Internal, "failed to upload a pack").because(error))?;
-        runtime.spawn(Arc::clone(self).upload(pack, permit));
+        let second = (pack, permit);
+        let mut waiting = held(&self.waiting);
+        match waiting.take() {
+            Some(first) => drop(runtime.spawn(Arc::clone(self).upload(vec![first, second]))),
+            None => *waiting = Some(second),
+        }
         Ok(())
     }
 
-    async fn upload(self: Arc<Self>, pack: OpenPack, permit: OwnedSemaphorePermit) {
-        if let Err(error) = self.try_upload(pack).await {
-            self.fail(&error);
+    /// Uploads a pack that waits for another.
+    fn submit_waiting(self: &Arc<Self>, runtime: &Handle) {
+        if let Some(alone) = held(&self.waiting).take() {
+            drop(runtime.spawn(Arc::clone(self).upload(vec![alone])));
         }
-        drop(permit);
     }
 
-    async fn try_upload(&self, mut pack: OpenPack) -> Result<()> {
+    async fn upload(self: Arc<Self>, packs: Vec<FullPack>) {
         let key = Arc::clone(&self.key);
-        let (id, pack) = tokio::task::spawn_blocking(move || (pack.close(&key), pack)).await?;
-        let body = bytes::Bytes::from(pack.bytes);
-        self.store.put_new(&id.pack_key(), body.clone()).await?;
-        if let Ok(buffer) = body.try_into_mut() {
-            let mut buffer = Vec::from(buffer);
-            buffer.clear();
-            let mut spare = held(&self.spare);
-            if spare.len() < UPLOADS_MAX {
-                spare.push(buffer);
+        let closed = tokio::task::spawn_blocking(move || {
+            let mut packs = packs;
+            packs.iter_mut().for_each(|(pack, _)| pack.close(&key));
+            let bodies: Vec<&[u8]> = packs.iter().map(|(pack, _)| pack.bytes.bytes()).collect();
+            let ids = Id::of_each(&bodies);
+            ids.into_iter().zip(packs).collect::<Vec<_>>()
+        });
+        match closed.await {
+            Ok(closed) => {
+                let stored = closed.into_iter().map(|(id, (pack, permit))| {
+                    let packer = Arc::clone(&self);
+                    async move {
+                        if let Err(error) = packer.store_pack(id, pack).await {
+                            packer.fail(&error);
+                        }
+                        drop(permit);
+                    }
+                });
+                futures::future::join_all(stored).await;
             }
+            Err(error) => self.fail(&error.into()),
         }
+    }
+
+    async fn store_pack(self: &Arc<Self>, id: Id, pack: OpenPack) -> Result<()> {
+        let body = Bytes::from_owner(Lent { buffer: pack.bytes, to: Arc::clone(self) });
+        self.store.put_new(&id.pack_key(), body).await?;
         let file = {
             let mut indexable = held(&self.indexable);
             indexable.push(IndexPack::new(id, &pack.blobs));
@@ -272,6 +326,7 @@ impl Packer {
                     packer.submit(&runtime, pack)?;
                 }
             }
+            packer.submit_waiting(&runtime);
             Ok::<_, RepoError>(())
         })
         .await??;

@@ -1,4 +1,4 @@
-//! Four parts side by side with the processor's SHA instructions.
+//! Two or four parts side by side with the processor's SHA instructions.
 //!
 //! An instruction does two rounds of one part and its result is ready four cycles later; with four parts there is always
 //! one to go on with. Registers hold a state as the instructions want it: `ABEF` and `CDGH`.
@@ -6,10 +6,8 @@
 use super::{BLOCK, ROUND, digest_lanes};
 use std::arch::x86_64::*;
 
-const LANES: usize = 4;
-
-/// Digests of four parts of one length; nothing when the processor lacks the instructions.
-pub(super) fn digests(parts: [&[u8]; LANES]) -> Option<[[u8; 32]; LANES]> {
+/// Digests of so many parts; nothing when the processor lacks the instructions.
+pub(super) fn digests<const LANES: usize>(parts: [&[u8]; LANES]) -> Option<[[u8; 32]; LANES]> {
     let able =
         is_x86_feature_detected!("sha") && is_x86_feature_detected!("ssse3") && is_x86_feature_detected!("sse4.1");
     able.then(|| {
@@ -40,7 +38,7 @@ fn message(bytes: &[u8]) -> __m128i {
 }
 
 #[target_feature(enable = "sha,sse2,ssse3,sse4.1")]
-fn add_blocks(states: &mut [[u32; 8]; LANES], blocks: [&[u8]; LANES]) {
+fn add_blocks<const LANES: usize>(states: &mut [[u32; 8]; LANES], blocks: [&[u8]; LANES]) {
     let (mut abef, mut cdgh) = ([_mm_setzero_si128(); LANES], [_mm_setzero_si128(); LANES]);
     for lane in 0..LANES {
         let cdab = _mm_shuffle_epi32::<0xb1>(words(&states[lane][..4]));

@@ -6,7 +6,7 @@ use std::array::from_fn;
 
 const LANES: usize = 16;
 
-/// Digests of sixteen parts of one length; nothing when the processor lacks the instructions.
+/// Digests of sixteen parts; nothing when the processor lacks the instructions.
 pub(super) fn digests(parts: [&[u8]; LANES]) -> Option<[[u8; 32]; LANES]> {
     let able = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw");
     able.then(|| {
