@@ -1,5 +1,7 @@
 //! Memory that a disk takes directly.
 
+use bytes::Bytes;
+
 /// What address, offset and length of a direct read or write must be a multiple of, on every disk we know of.
 pub(crate) const ALIGNMENT: usize = 4096;
 
@@ -31,6 +33,11 @@ impl AlignedBuffer {
 
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.room[self.begin..self.begin + self.bytes]
+    }
+
+    /// The bytes from `start` on, without a copy.
+    pub(crate) fn into_bytes(self, start: usize) -> Bytes {
+        Bytes::from(self.room).slice(self.begin + start..self.begin + self.bytes)
     }
 
     /// So many bytes fewer at the end.
@@ -68,5 +75,10 @@ mod tests {
             assert_eq!(buffer.bytes(), expected);
             assert_eq!(buffer.len(), expected.len());
         }
+        buffer.give_back(100);
+        let (left, address) = (buffer.bytes()[5..].to_vec(), buffer.bytes()[5..].as_ptr());
+        let bytes = buffer.into_bytes(5);
+        assert_eq!((&bytes, bytes.as_ptr()), (&Bytes::from(left), address));
+        assert!(bytes.try_into_mut().is_ok(), "nobody else has them");
     }
 }

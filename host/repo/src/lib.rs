@@ -48,6 +48,7 @@ mod id;
 mod index;
 mod key;
 pub mod limits;
+mod local_reader;
 mod lock;
 pub mod log;
 mod origin;

@@ -37,6 +37,8 @@ pub const STORE_REQUEST_TIMEOUT: Duration = Duration::from_secs(600);
 pub const DIRECT_BYTES_MIN: usize = 4 << 20;
 /// What one direct write takes: long enough for a disk's full rate with a few at once.
 pub const DIRECT_BUFFER_BYTES: usize = 2 << 20;
+/// Parts of a local folder's objects from this size on are read past the page cache, where it does not have them.
+pub const DIRECT_READ_BYTES_MIN: u64 = 1 << 20;
 /// Runs of a restored file from this size on are written past the page cache: less than a chunk is not worth it.
 pub const DIRECT_RUN_BYTES_MIN: usize = 64 << 10;
 /// Time to connect.

@@ -134,7 +134,7 @@ class Backstay(Contender):
             path.chmod(0o600)
         (self.folder / "backstay.toml").write_text(f"""
 [repositories.main]
-url = "file://{self.repository}"
+{self.location()}
 password-file = "{self.folder}/password"
 [targets.shop]
 engine = "postgresql"
@@ -147,6 +147,9 @@ directories.data = "{self.cluster.data}"
         self.run([self.binary, "repo", "init", "main"])
         # The plugin is compiled once on a machine, not once a backup.
         self.run([self.binary, "plugin", "show", "postgresql"])
+
+    def location(self):
+        return f'url = "file://{self.repository}"'
 
     def backup(self):
         return self.measure([self.binary, "backup", "shop", "--method", self.method, "--reread"])

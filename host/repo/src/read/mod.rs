@@ -6,7 +6,6 @@
 
 pub(crate) mod fetch;
 mod landing;
-mod local_reader;
 mod place;
 mod scan;
 

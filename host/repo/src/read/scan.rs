@@ -1,11 +1,12 @@
 //! What a destination folder holds already, and what must go.
 
-use super::local_reader::LocalReader;
 use crate::aligned::AlignedBuffer;
 use crate::limits::BATCH_BYTES;
+use crate::local_reader::LocalReader;
 use crate::{Id, RepoError, Result};
 use backstay_core::RelativePath;
-use cap_std::fs::{Dir, File, OpenOptions, Permissions, PermissionsExt};
+use cap_std::fs::{Dir, File, OpenOptions, OpenOptionsExt, Permissions, PermissionsExt};
+use rustix::fs::OFlags;
 use std::collections::{BTreeSet, HashMap};
 use std::io::ErrorKind;
 
@@ -110,6 +111,15 @@ pub(crate) fn open_file(into: &Dir, path: &str) -> Result<File> {
     into.open_with(path, OpenOptions::new().read(true).write(true)).map_err(failed(path))
 }
 
+fn open_reader(into: &Dir, path: &str) -> Result<LocalReader> {
+    let cached = into.open_with(path, OpenOptions::new().read(true)).map_err(failed(path))?;
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(OFlags::DIRECT.bits() as i32);
+    // Why it cannot be opened so does not matter.
+    let direct = into.open_with(path, &options).ok();
+    Ok(LocalReader::new(cached.into_std(), direct.map(File::into_std)))
+}
+
 /// Brings the file at `path` to its length and compares its content with `wanted`: ids and
 /// lengths of blobs, in order.
 pub(crate) fn scan_file(into: &Dir, path: &str, wanted: &[(Id, u32)], buffer: &mut AlignedBuffer) -> Result<Scanned> {
@@ -134,7 +144,7 @@ pub(crate) fn scan_file(into: &Dir, path: &str, wanted: &[(Id, u32)], buffer: &m
     }
     into.set_permissions(path, Permissions::from_mode(0o600)).map_err(failed(path))?;
     let there = into.metadata(path).map_err(failed(path))?.len();
-    let file = LocalReader::open(into, path)?;
+    let file = open_reader(into, path)?;
     let mut missing = Vec::new();
     let (mut number, mut offset) = (0, 0);
     while number < wanted.len() {

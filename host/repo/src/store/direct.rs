@@ -4,17 +4,21 @@
 //!   body ─► aligned, or made so ─► disk       name#n ─► fsync ─► hard link: name ─► remove name#n ─► fsync of the folder
 //! ```
 //!
+//! Long parts of them are read the same way, where the page cache does not have them.
+//!
 //! A pack is written once and not read soon. Through the page cache it would cost a copy, which is a fifth of a
 //! backup's work, and push out what the database next to it keeps there. File systems that cannot do it say so, and
 //! then objects are written as all others.
 
 use crate::aligned::{ALIGNMENT, AlignedBuffer};
 use crate::limits::{DIRECT_BUFFER_BYTES, DIRECT_BYTES_MIN};
+use crate::local_reader::LocalReader;
 use bytes::Bytes;
 use rustix::fs::OFlags;
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, ErrorKind, Write},
+    ops::Range,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
@@ -77,6 +81,19 @@ impl Direct {
         }
         File::open(parent)?.sync_all()?;
         Ok(Written::Whole)
+    }
+
+    /// Reads part of an object; nothing where that has to be done the usual way, whatever the reason. Blocks.
+    pub(crate) fn get_range(&self, key: &str, range: Range<u64>) -> Option<Bytes> {
+        let place = self.folder.join(key);
+        let cached = File::open(&place).ok()?;
+        let direct = OpenOptions::new().read(true).custom_flags(OFlags::DIRECT.bits() as i32).open(&place).ok();
+        let lead = (range.start % ALIGNMENT as u64) as usize;
+        let bytes = lead + usize::try_from(range.end.checked_sub(range.start)?).ok()?;
+        let mut buffer = AlignedBuffer::with_room(bytes.next_multiple_of(ALIGNMENT));
+        let reader = LocalReader::new(cached, direct);
+        reader.read_onto(&mut buffer, range.start - lead as u64, bytes).ok()?;
+        Some(buffer.into_bytes(lead))
     }
 
     /// Answers whether the file system could do it.
@@ -153,6 +170,21 @@ mod tests {
         }
         let names = fs::read_dir(folder.path().join("data/ab")).unwrap().map(|entry| entry.unwrap().file_name());
         assert!(names.into_iter().all(|name| !name.to_string_lossy().contains('#')), "something is left over");
+    }
+
+    #[test]
+    fn any_part_of_an_object_reads_back() {
+        // Not in memory: what is tried here is a disk.
+        let folder = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let direct = Direct::new(folder.path().to_owned());
+        let body = noise(3 * DIRECT_BUFFER_BYTES + 17);
+        direct.put_new("key", &body).unwrap();
+        let end = body.len() as u64;
+        for range in [0..end, 0..1, 4096..8192, 4095..4098, end - 1..end, end - 100_000..end, 5..5] {
+            let part = direct.get_range("key", range.clone()).unwrap();
+            assert!(part == body[range.start as usize..range.end as usize], "{range:?}");
+        }
+        assert!(direct.get_range("key", 0..end + 1).is_none() && direct.get_range("other", 0..1).is_none());
     }
 
     #[test]

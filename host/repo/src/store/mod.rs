@@ -15,7 +15,7 @@ pub use config::StoreConfig;
 use direct::{Direct, Written};
 pub use retry::RetryPolicy;
 
-use crate::limits::{LIST_OBJECTS_MAX, OBJECT_BYTES_MAX};
+use crate::limits::{DIRECT_READ_BYTES_MIN, LIST_OBJECTS_MAX, OBJECT_BYTES_MAX};
 use crate::{RepoError, RepoErrorKind, Result};
 use backstay_core::Timestamp;
 use bytes::Bytes;
@@ -174,6 +174,12 @@ impl Store {
         let wanted = range.end.saturating_sub(range.start);
         if wanted == 0 {
             return Ok(Bytes::new());
+        }
+        if let Some(direct) = self.direct.as_ref().filter(|_| wanted >= DIRECT_READ_BYTES_MIN) {
+            let (direct, name, range) = (Arc::clone(direct), key.to_owned(), range.clone());
+            if let Some(bytes) = tokio::task::spawn_blocking(move || direct.get_range(&name, range)).await? {
+                return Ok(bytes);
+            }
         }
         let got = self.retry.run(&format!("read {key}"), || self.objects.get_range(&path, range.clone())).await;
         match got {

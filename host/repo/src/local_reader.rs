@@ -1,17 +1,14 @@
 //! Reading files that are there already.
 
-use super::scan::failed;
-use crate::Result;
 use crate::aligned::{ALIGNMENT, AlignedBuffer};
-use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt};
-use rustix::fs::{Advice, OFlags};
+use rustix::fs::Advice;
 use rustix::io::ReadWriteFlags;
 use std::fs::File;
 use std::io::{self, ErrorKind, IoSliceMut};
 use std::os::unix::fs::FileExt;
 
-/// A file that is read once, from its begin to its end: from the page cache where it is there, else past it. To fill
-/// the cache with what is looked at once costs several times the read, and pushes out what somebody uses.
+/// A file that is read once: from the page cache where it is there, else past it. To fill the cache with what is looked
+/// at once costs several times the read, and pushes out what somebody uses.
 pub(crate) struct LocalReader {
     cached: File,
     /// Nothing where the file system has no direct reads.
@@ -19,15 +16,11 @@ pub(crate) struct LocalReader {
 }
 
 impl LocalReader {
-    pub(crate) fn open(into: &Dir, path: &str) -> Result<Self> {
-        let cached = into.open_with(path, OpenOptions::new().read(true)).map_err(failed(path))?.into_std();
+    /// The file, opened twice: as usual and with `O_DIRECT`.
+    pub(crate) fn new(cached: File, direct: Option<File>) -> Self {
         // A look whether something is cached brings the page that was looked at, and not all around it.
         let _ = rustix::fs::fadvise(&cached, 0, None, Advice::Random);
-        let mut options = OpenOptions::new();
-        options.read(true).custom_flags(OFlags::DIRECT.bits() as i32);
-        // Why it cannot be opened so does not matter.
-        let direct = into.open_with(path, &options).ok().map(cap_std::fs::File::into_std);
-        Ok(Self { cached, direct })
+        Self { cached, direct }
     }
 
     /// Appends `bytes` bytes from `offset` on.
@@ -75,12 +68,17 @@ fn is_cached(file: &File, offset: u64) -> bool {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use std::os::unix::fs::OpenOptionsExt;
+
+    fn open(path: &std::path::Path) -> LocalReader {
+        let direct = File::options().read(true).custom_flags(rustix::fs::OFlags::DIRECT.bits() as i32).open(path);
+        LocalReader::new(File::open(path).unwrap(), direct.ok())
+    }
 
     #[test]
     fn whatever_is_in_the_cache_the_bytes_are_those_of_the_file() {
         // Not in memory: what is tried here is a disk.
         let folder = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
-        let into = Dir::open_ambient_dir(folder.path(), cap_std::ambient_authority()).unwrap();
         let noise: Vec<u8> = (0..3_000_001).map(|at: u32| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
         let path = folder.path().join("file");
         std::fs::write(&path, &noise).unwrap();
@@ -90,7 +88,7 @@ mod tests {
             for (offset, bytes) in [(0, 0), (0, 1), (0, 100_000), (8192, 1 << 20), (5, 70_000), (2_990_000, 10_001)] {
                 rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
                 file.read_exact_at(&mut vec![0; warm], 0).unwrap();
-                let reader = LocalReader::open(&into, "file").unwrap();
+                let reader = open(&path);
                 let mut buffer = AlignedBuffer::default();
                 reader.read_onto(&mut buffer, offset, bytes).unwrap();
                 assert!(buffer.bytes() == &noise[offset as usize..][..bytes], "{bytes} from {offset}, {warm} warm");
@@ -98,7 +96,7 @@ mod tests {
                 assert_eq!(buffer.bytes()[bytes..], noise[..10]);
             }
         }
-        let reader = LocalReader::open(&into, "file").unwrap();
+        let reader = open(&path);
         let beyond = reader.read_onto(&mut AlignedBuffer::default(), 2_990_000, 10_002);
         assert_eq!(beyond.unwrap_err().kind(), ErrorKind::UnexpectedEof);
     }
