@@ -1,7 +1,7 @@
 //! Log files fetched before they are asked for.
 //!
 //! ```text
-//!   fetch FILE ─┬─ it lies in the spool ─► rename                          no repository is opened
+//!   fetch FILE ─┬─ it lies in the spool, or is on its way there ─► rename          no repository is opened
 //!               └─ it does not ─► open the repository, place it
 //!        then: fewer than half of the files that shall lie ahead, and nobody at it? ─► a process of its own
 //!              fetches more, and goes on for as long as they are taken: opening a repository takes its time
@@ -32,6 +32,8 @@ use std::{
 const FOLDER: &str = ".backstay-ahead";
 /// Held by the process that fills it.
 const LOCK: &str = "lock";
+/// What that process is going to bring: a name a line.
+const COMING: &str = "coming";
 /// Ends the names of files that are not whole yet.
 const UNFINISHED: &str = ".new";
 
@@ -44,6 +46,9 @@ const FILES_AT_ONCE: usize = 3;
 /// How often the filling process looks whether files were taken, and how long it waits for that to happen.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How often somebody who waits for a file looks, and for how long: to fetch it after all takes a tenth of that.
+const WAIT_EVERY: Duration = Duration::from_millis(2);
+const WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// Where files fetched ahead lie.
 #[derive(Debug)]
@@ -60,8 +65,33 @@ impl Spool {
         Self { folder: parent.join(FOLDER).join(whose) }
     }
 
-    /// Moves `file` to `dest`, if it lies here; answers its bytes.
+    /// Moves `file` to `dest`, if it lies here or is on its way; answers its bytes.
     pub(crate) fn take(&self, file: &str, dest: &Path) -> io::Result<Option<u64>> {
+        let begun = Instant::now();
+        loop {
+            // Before it is looked for: it may come just then.
+            let coming = begun.elapsed() < WAIT_MAX && self.is_coming(file)?;
+            match self.take_now(file, dest)? {
+                None if coming => std::thread::sleep(WAIT_EVERY),
+                taken => return Ok(taken),
+            }
+        }
+    }
+
+    /// Whether a process is at it that will bring this file.
+    fn is_coming(&self, file: &str) -> io::Result<bool> {
+        if !self.folder.exists() || self.lock()?.is_some() {
+            return Ok(false);
+        }
+        match fs::read_to_string(self.folder.join(COMING)) {
+            Ok(names) => Ok(names.lines().any(|name| name == file)),
+            // It has just been started, for what follows the last file.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn take_now(&self, file: &str, dest: &Path) -> io::Result<Option<u64>> {
         let here = self.folder.join(file);
         let bytes = match fs::symlink_metadata(&here) {
             Ok(metadata) if metadata.is_file() => metadata.len(),
@@ -106,6 +136,8 @@ impl Spool {
     /// For the process that fills it; nothing while another does.
     pub(crate) fn fill(self) -> io::Result<Option<Filling>> {
         let Some(lock) = self.lock()? else { return Ok(None) };
+        // Of a process that is gone.
+        let _ = fs::remove_file(self.folder.join(COMING));
         let dir = Dir::open_ambient_dir(&self.folder, ambient_authority())?;
         Ok(Some(Filling { spool: self, dir, _lock: lock }))
     }
@@ -121,9 +153,9 @@ impl Spool {
     }
 }
 
-/// Temporary files and the lock are none.
+/// Temporary files and those for ourselves are none.
 fn is_log_file(name: &str) -> bool {
-    name != LOCK && !name.ends_with(UNFINISHED)
+    ![LOCK, COMING].contains(&name) && !name.ends_with(UNFINISHED)
 }
 
 /// A spool that this process may fill.
@@ -142,15 +174,27 @@ impl Filling {
         loop {
             let wanted = behind(log.chain(), &after, files, file_size);
             self.sweep(&wanted);
+            self.announce(&wanted)?;
             let missing = wanted.iter().filter(|name| !self.holds(name));
             // In order, so that what is asked for next is there first.
             let fetched = stream::iter(missing).map(|name| self.fetch(log, name, file_size)).buffered(FILES_AT_ONCE);
             fetched.try_collect::<()>().await?;
             let Some(taken) = self.taken(&wanted, usize::from(files / 2).max(1)).await else { return Ok(()) };
             after = taken;
-            // The log may have grown.
-            log.load().await?;
+            if wanted.len() < usize::from(files) {
+                // The log may have grown.
+                log.load().await?;
+            }
         }
+    }
+
+    /// Says what will come, so that who asks for it waits.
+    fn announce(&self, wanted: &[String]) -> LogResult<()> {
+        let (beside, place) = (format!("{COMING}{UNFINISHED}"), self.spool.folder.join(COMING));
+        let written = self.dir.write(&beside, wanted.join("\n"));
+        written.and_then(|()| fs::rename(self.spool.folder.join(&beside), place)).map_err(|error| {
+            RepoError::new(RepoErrorKind::Internal, "failed to say which log files will come").because(error).into()
+        })
     }
 
     fn holds(&self, name: &str) -> bool {
@@ -188,7 +232,7 @@ impl Filling {
         let Ok(entries) = fs::read_dir(&self.spool.folder) else { return };
         for entry in entries.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            if name != LOCK && !wanted.contains(&name) {
+            if ![LOCK, COMING].contains(&name.as_str()) && !wanted.contains(&name) {
                 // It costs room and nothing else; the next one tries again.
                 let _ = fs::remove_file(entry.path());
             }
@@ -266,6 +310,28 @@ mod tests {
         assert_eq!(fs::read(&dest).unwrap(), b"whole");
         assert_eq!(spool.take("b", &dest).unwrap(), None);
         assert_eq!(spool.take("c", &dest).unwrap(), None);
+    }
+
+    #[test]
+    fn who_asks_for_a_file_that_will_come_waits_for_it() {
+        let place = tempfile::tempdir().unwrap();
+        let dest = place.path().join("RECOVERYXLOG");
+        let spool = Spool::beside(&dest, "file:///repo", "shop");
+        let filling = Spool::at(spool.folder.clone()).fill().unwrap().unwrap();
+        filling.announce(&["b".to_owned(), "c".to_owned()]).unwrap();
+        assert_eq!(spool.take("d", &dest).unwrap(), None, "nobody will bring it");
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(WAIT_EVERY * 10);
+                fs::write(spool.folder.join("b"), "whole").unwrap();
+            });
+            assert_eq!(spool.take("b", &dest).unwrap(), Some(5));
+        });
+        drop(filling);
+        assert_eq!(spool.take("c", &dest).unwrap(), None, "who would have brought it is gone");
+        // Started a moment ago.
+        let _filling = Spool::at(spool.folder.clone()).fill().unwrap().unwrap();
+        assert!(!spool.folder.join(COMING).exists() && spool.is_coming("c").unwrap());
     }
 
     #[test]

@@ -5,6 +5,7 @@ use rustix::fs::Advice;
 use rustix::io::ReadWriteFlags;
 use std::fs::File;
 use std::io::{self, ErrorKind, IoSliceMut};
+use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
 
 /// A file that is read once: from the page cache where it is there, else past it. To fill the cache with what is looked
@@ -31,7 +32,12 @@ impl LocalReader {
         let room = buffer.extend(bytes.next_multiple_of(ALIGNMENT));
         let lawful = offset.is_multiple_of(ALIGNMENT as u64) && room.as_ptr().addr().is_multiple_of(ALIGNMENT);
         let filled = match &self.direct {
-            Some(direct) if lawful && !is_cached(&self.cached, offset) => read_past_cache(direct, room, offset)?,
+            Some(direct) if lawful && !is_cached(&self.cached, offset) => {
+                let read = read_past_cache(direct, room, offset);
+                // The look brought this page: left there, it would say next time that all of it is cached.
+                let _ = rustix::fs::fadvise(&self.cached, offset, NonZeroU64::new(ALIGNMENT as u64), Advice::DontNeed);
+                read?
+            }
             _ => 0,
         };
         if filled < bytes {
