@@ -71,7 +71,12 @@ pub fn kill_at(root: u32, victim: Victim, moment: Duration) -> Outcome {
         }
         std::thread::sleep(Duration::from_millis(1).min(moment));
     }
-    let family = descendants(root);
+    let mut family = descendants(root);
+    // Between two children there is a while without any.
+    while victim == Victim::Child && family.is_empty() && alive() && start.elapsed() < crate::limits::COMMAND {
+        std::thread::sleep(Duration::from_millis(1));
+        family = descendants(root);
+    }
     let pid = match victim {
         Victim::Parent => Some(root),
         Victim::Child => family.first().copied(),
