@@ -118,7 +118,7 @@ def main():
     arguments.backstay, arguments.plugins = arguments.backstay.resolve(), arguments.plugins.resolve()
 
     def work():
-        with tempfile.TemporaryDirectory(prefix="backstay-replay-", dir=arguments.folder) as folder:
+        with tempfile.TemporaryDirectory(prefix="backstay-replay-", ignore_cleanup_errors=True, dir=arguments.folder) as folder:
             return measure(arguments, pathlib.Path(folder))
 
     print(as_ordinary_user(work))
