@@ -1,8 +1,8 @@
-//! The one place with `unsafe`: three expressions, each with the reason why it is sound.
+//! The one place with `unsafe`: two expressions, each with the reason why it is sound.
 //!
 //! ```text
-//!   sha256        parts side by side, in the lanes of the processor         2: the processor was asked first
-//!   precompiled   compiled plugins that this very program kept             1: nobody else could have written them
+//!   sha256        parts side by side, in the lanes of the processor         the processor was asked first
+//!   precompiled   compiled plugins that this very program kept             nobody else could have written them
 //! ```
 //!
 //! All other crates forbid it.

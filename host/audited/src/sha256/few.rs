@@ -3,22 +3,14 @@
 //! An instruction does two rounds of one part and its result is ready four cycles later; with four parts there is always
 //! one to go on with. Registers hold a state as the instructions want it: `ABEF` and `CDGH`.
 
-use super::{BLOCK, ROUND, digest_lanes};
+use super::{BLOCK, ROUND, Way};
 use std::arch::x86_64::*;
 
-/// Digests of so many parts; nothing when the processor lacks the instructions.
-pub(super) fn digests<const LANES: usize>(parts: [&[u8]; LANES]) -> Option<[[u8; 32]; LANES]> {
+/// What the processor needs for it.
+pub(super) fn way<const LANES: usize>() -> Way<LANES> {
     let able =
         is_x86_feature_detected!("sha") && is_x86_feature_detected!("ssse3") && is_x86_feature_detected!("sse4.1");
-    able.then(|| {
-        digest_lanes(parts, |states, blocks| {
-            // SAFETY: the function asks for nothing but the instructions that were found to be there.
-            #[allow(unsafe_code)]
-            unsafe {
-                add_blocks(states, blocks)
-            }
-        })
-    })
+    Way { able, add_blocks }
 }
 
 /// Four words, the first in the lowest place.

@@ -1,23 +1,14 @@
 //! Sixteen parts side by side in AVX-512 registers: each holds one word of all parts.
 
-use super::{BLOCK, ROUND, digest_lanes};
+use super::{BLOCK, ROUND, Way};
 use std::arch::x86_64::*;
 use std::array::from_fn;
 
 const LANES: usize = 16;
 
-/// Digests of sixteen parts; nothing when the processor lacks the instructions.
-pub(super) fn digests(parts: [&[u8]; LANES]) -> Option<[[u8; 32]; LANES]> {
-    let able = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw");
-    able.then(|| {
-        digest_lanes(parts, |states, blocks| {
-            // SAFETY: the function asks for nothing but the instructions that were found to be there.
-            #[allow(unsafe_code)]
-            unsafe {
-                add_blocks(states, blocks)
-            }
-        })
-    })
+/// What the processor needs for it.
+pub(super) fn way() -> Way<LANES> {
+    Way { able: is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw"), add_blocks }
 }
 
 /// The same word of all parts.

@@ -64,20 +64,17 @@ fn side_by_side(alike: &[&[u8]], digests: &mut Vec<Digest>) -> usize {
     #[cfg(target_arch = "x86_64")]
     if alike[0].len() >= BLOCK {
         // Sixteen lanes take as long for nine parts as for all; for fewer, four at a time are faster.
-        if alike.len() > 8
-            && let Some(found) = many::digests(fill(alike))
-        {
-            return take(alike, digests, &found);
-        }
-        if alike.len() > 3
-            && let Some(found) = few::digests::<4>(fill(alike))
-        {
-            return take(alike, digests, &found);
-        }
-        if alike.len() > 1
-            && let Some(found) = few::digests::<2>(fill(alike))
-        {
-            return take(alike, digests, &found);
+        let done = match alike.len() {
+            9.. => many::way().take(alike, digests),
+            _ => None,
+        };
+        let done = done.or_else(|| match alike.len() {
+            4.. => few::way::<4>().take(alike, digests),
+            2.. => few::way::<2>().take(alike, digests),
+            _ => None,
+        });
+        if let Some(done) = done {
+            return done;
         }
     }
     let mut one = [0; 32];
@@ -86,75 +83,80 @@ fn side_by_side(alike: &[&[u8]], digests: &mut Vec<Digest>) -> usize {
     1
 }
 
-/// As many parts as there are lanes; lanes without a part do the first again.
+/// A way of hashing so many parts side by side.
 #[cfg(target_arch = "x86_64")]
-fn fill<'a, const LANES: usize>(alike: &[&'a [u8]]) -> [&'a [u8]; LANES] {
-    std::array::from_fn(|lane| *alike.get(lane).unwrap_or(&alike[0]))
+struct Way<const LANES: usize> {
+    /// Whether the processor has the instructions that `add_blocks` is made of: it was asked.
+    able: bool,
+    /// Adds as many whole blocks to all lanes' states.
+    add_blocks: unsafe fn(&mut [[u32; 8]; LANES], [&[u8]; LANES]),
 }
 
-/// Keeps the digests of lanes that have a part.
 #[cfg(target_arch = "x86_64")]
-fn take(alike: &[&[u8]], digests: &mut Vec<Digest>, found: &[Digest]) -> usize {
-    let count = alike.len().min(found.len());
-    digests.extend_from_slice(&found[..count]);
-    count
-}
+impl<const LANES: usize> Way<LANES> {
+    /// Hashes as many of these parts as there are lanes; answers how many. Nothing when the processor cannot.
+    fn take(&self, alike: &[&[u8]], digests: &mut Vec<Digest>) -> Option<usize> {
+        let count = alike.len().min(LANES);
+        // Lanes without a part do the first again.
+        let parts = std::array::from_fn(|lane| *alike.get(lane).unwrap_or(&alike[0]));
+        digests.extend_from_slice(&self.digests(parts)?[..count]);
+        Some(count)
+    }
 
-/// Digests of parts from a function that adds as many whole blocks to all lanes' states.
-#[cfg(target_arch = "x86_64")]
-fn digest_lanes<const LANES: usize>(
-    parts: [&[u8]; LANES],
-    add_blocks: impl Fn(&mut [[u32; 8]; LANES], [&[u8]; LANES]),
-) -> [Digest; LANES] {
-    let mut states = add_parts([INITIAL; LANES], parts.map(|part| &part[..whole(part)]), &add_blocks);
-    // The ends: what is left, one bit, zeros, the length in bits (section 5.1.1).
-    let ends: [([u8; 2 * BLOCK], usize); LANES] = parts.map(|part| {
-        let rest = &part[whole(part)..];
-        let end = if rest.len() < BLOCK - 8 { BLOCK } else { 2 * BLOCK };
-        let mut block = [0; 2 * BLOCK];
-        block[..rest.len()].copy_from_slice(rest);
-        block[rest.len()] = 0x80;
-        block[end - 8..end].copy_from_slice(&(part.len() as u64 * 8).to_be_bytes());
-        (block, end)
-    });
-    states = add_parts(states, ends.each_ref().map(|(block, end)| &block[..*end]), &add_blocks);
-    states.map(|state| {
-        let mut digest = [0; 32];
-        for (bytes, word) in digest.chunks_exact_mut(4).zip(state) {
-            bytes.copy_from_slice(&word.to_be_bytes());
+    fn digests(&self, parts: [&[u8]; LANES]) -> Option<[Digest; LANES]> {
+        if !self.able {
+            return None;
         }
-        digest
-    })
+        let mut states = [INITIAL; LANES];
+        self.add_parts(&mut states, parts.map(|part| &part[..whole(part)]));
+        // The ends: what is left, one bit, zeros, the length in bits (section 5.1.1).
+        let ends: [([u8; 2 * BLOCK], usize); LANES] = parts.map(|part| {
+            let rest = &part[whole(part)..];
+            let end = if rest.len() < BLOCK - 8 { BLOCK } else { 2 * BLOCK };
+            let mut block = [0; 2 * BLOCK];
+            block[..rest.len()].copy_from_slice(rest);
+            block[rest.len()] = 0x80;
+            block[end - 8..end].copy_from_slice(&(part.len() as u64 * 8).to_be_bytes());
+            (block, end)
+        });
+        self.add_parts(&mut states, ends.each_ref().map(|(block, end)| &block[..*end]));
+        Some(states.map(|state| {
+            let mut digest = [0; 32];
+            for (bytes, word) in digest.chunks_exact_mut(4).zip(state) {
+                bytes.copy_from_slice(&word.to_be_bytes());
+            }
+            digest
+        }))
+    }
+
+    /// Adds parts of whole blocks, each to its state.
+    fn add_parts(&self, states: &mut [[u32; 8]; LANES], parts: [&[u8]; LANES]) {
+        let mut start = 0;
+        // Up to the end of the shortest, then of the next.
+        while let Some(shortest) = parts.iter().filter(|part| part.len() > start).min_by_key(|part| part.len()) {
+            let end = shortest.len();
+            let mut after = *states;
+            // Lanes whose part has ended do another's blocks, for nothing.
+            let blocks = parts.map(|part| part.get(start..end).unwrap_or(&shortest[start..end]));
+            // SAFETY: the function asks for nothing but instructions that are there: `digests` goes on only if so.
+            #[allow(unsafe_code)]
+            unsafe {
+                (self.add_blocks)(&mut after, blocks);
+            }
+            for (lane, part) in parts.iter().enumerate() {
+                if part.len() >= end {
+                    states[lane] = after[lane];
+                }
+            }
+            start = end;
+        }
+    }
 }
 
 /// Bytes in whole blocks.
 #[cfg(target_arch = "x86_64")]
 fn whole(part: &[u8]) -> usize {
     part.len() - part.len() % BLOCK
-}
-
-/// Adds parts of whole blocks, each to its state.
-#[cfg(target_arch = "x86_64")]
-fn add_parts<const LANES: usize>(
-    mut states: [[u32; 8]; LANES],
-    parts: [&[u8]; LANES],
-    add_blocks: impl Fn(&mut [[u32; 8]; LANES], [&[u8]; LANES]),
-) -> [[u32; 8]; LANES] {
-    let mut start = 0;
-    // Up to the end of the shortest, then of the next.
-    while let Some(shortest) = parts.iter().filter(|part| part.len() > start).min_by_key(|part| part.len()) {
-        let end = shortest.len();
-        let mut after = states;
-        // Lanes whose part has ended do another's blocks, for nothing.
-        add_blocks(&mut after, parts.map(|part| part.get(start..end).unwrap_or(&shortest[start..end])));
-        for (lane, part) in parts.iter().enumerate() {
-            if part.len() >= end {
-                states[lane] = after[lane];
-            }
-        }
-        start = end;
-    }
-    states
 }
 
 #[cfg(test)]
@@ -185,18 +187,14 @@ mod tests {
     #[cfg(target_arch = "x86_64")]
     #[test]
     fn each_way_there_is_answers_the_same() {
-        let parts: Vec<Vec<u8>> = (0..16u8).map(|part| vec![part; 777 + 13 * usize::from(part)]).collect();
-        let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
-        let right = one_by_one(&parts);
-        if let Some(found) = few::digests::<2>(fill(&parts)) {
-            assert_eq!(found[..], right[..2]);
+        fn check<const LANES: usize>(way: &Way<LANES>) {
+            let parts: [Vec<u8>; LANES] = std::array::from_fn(|part| vec![part as u8; 777 + 13 * part]);
+            let parts = parts.each_ref().map(Vec::as_slice);
+            assert!(way.digests(parts).is_none_or(|found| found[..] == one_by_one(&parts)), "{LANES} lanes");
         }
-        if let Some(found) = few::digests::<4>(fill(&parts)) {
-            assert_eq!(found[..], right[..4]);
-        }
-        if let Some(found) = many::digests(fill(&parts)) {
-            assert_eq!(found[..], right[..]);
-        }
+        check(&few::way::<2>());
+        check(&few::way::<4>());
+        check(&many::way());
     }
 
     proptest! {
