@@ -69,12 +69,14 @@ impl Spool {
     pub(crate) fn take(&self, file: &str, dest: &Path) -> io::Result<Option<u64>> {
         let begun = Instant::now();
         loop {
-            // Before it is looked for: it may come just then.
-            let coming = begun.elapsed() < WAIT_MAX && self.is_coming(file)?;
-            match self.take_now(file, dest)? {
-                None if coming => std::thread::sleep(WAIT_EVERY),
-                taken => return Ok(taken),
+            if let Some(bytes) = self.take_now(file, dest)? {
+                return Ok(Some(bytes));
             }
+            if begun.elapsed() > WAIT_MAX || !self.is_coming(file)? {
+                // It may have come just then.
+                return self.take_now(file, dest);
+            }
+            std::thread::sleep(WAIT_EVERY);
         }
     }
 
@@ -153,9 +155,14 @@ impl Spool {
     }
 }
 
+/// What lies here for ourselves.
+fn is_ours(name: &str) -> bool {
+    [LOCK, COMING].contains(&name)
+}
+
 /// Temporary files and those for ourselves are none.
 fn is_log_file(name: &str) -> bool {
-    ![LOCK, COMING].contains(&name) && !name.ends_with(UNFINISHED)
+    !is_ours(name) && !name.ends_with(UNFINISHED)
 }
 
 /// A spool that this process may fill.
@@ -232,7 +239,7 @@ impl Filling {
         let Ok(entries) = fs::read_dir(&self.spool.folder) else { return };
         for entry in entries.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            if ![LOCK, COMING].contains(&name.as_str()) && !wanted.contains(&name) {
+            if !is_ours(&name) && !wanted.contains(&name) {
                 // It costs room and nothing else; the next one tries again.
                 let _ = fs::remove_file(entry.path());
             }

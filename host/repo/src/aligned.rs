@@ -1,9 +1,24 @@
-//! Memory that a disk takes directly.
+//! Reads and writes past the page cache: what they ask for, and memory that fits.
 
 use bytes::Bytes;
+use rustix::fs::OFlags;
+use std::io::{Error, ErrorKind};
 
 /// What address, offset and length of a direct read or write must be a multiple of, on every disk we know of.
 pub(crate) const ALIGNMENT: usize = 4096;
+
+/// What a file is opened with for them, as `custom_flags` takes it.
+pub(crate) const DIRECT: i32 = OFlags::DIRECT.bits() as i32;
+
+/// Whether these bytes may be read or written directly at `offset`, as far as they are whole blocks.
+pub(crate) fn is_lawful(bytes: &[u8], offset: u64) -> bool {
+    offset.is_multiple_of(ALIGNMENT as u64) && bytes.as_ptr().addr().is_multiple_of(ALIGNMENT)
+}
+
+/// What file systems answer that have no direct reads and writes, or ask for more.
+pub(crate) fn is_unable(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported)
+}
 
 /// A buffer whose first byte lies at a multiple of [`ALIGNMENT`]. Made to be used again: fresh memory costs a page
 /// fault for every 4 KiB.

@@ -4,11 +4,12 @@
 //! blobs need, every tree can be walked and all its blobs are indexed and add up. With
 //! `read_data` also: every byte of every pack.
 
+use crate::aligned::AlignedBuffer;
 use crate::index::{Index, IndexFile, load_file};
 use crate::limits::{LOADS_MAX, PROBLEMS_MAX};
 use crate::lock::LockKind;
 use crate::pack::{BlobKind, PackedBlob, pack_bytes, read_header};
-use crate::read::fetch::read_blob;
+use crate::read::fetch::{own, read_blob};
 use crate::tree::{NodeKind, Tree};
 use crate::{Id, RepoError, RepoErrorKind, Repository, Result, snapshot};
 use futures::{StreamExt, TryStreamExt};
@@ -287,10 +288,11 @@ async fn read_pack(repository: &Repository, id: Id, indexed: Vec<PackedBlob>) ->
             Ok(_) => problems.push(format!("{name} is damaged: its header and the index differ")),
             Err(error) => problems.push(format!("{name} is damaged: {error}")),
         }
+        let (mut pack, mut plain) = (own(pack), AlignedBuffer::default());
         for blob in indexed {
             let range = blob.offset as usize..blob.offset as usize + blob.length as usize;
-            let opened = match pack.get(range) {
-                Some(sealed) => blob.open(&key, sealed.to_vec()).map(drop),
+            let opened = match pack.get_mut(range) {
+                Some(sealed) => blob.open(&key, sealed, &mut plain),
                 None => Err(RepoError::new(RepoErrorKind::Damaged, "the pack ends before it")),
             };
             if let Err(error) = opened {

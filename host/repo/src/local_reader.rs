@@ -1,6 +1,6 @@
 //! Reading files that are there already.
 
-use crate::aligned::{ALIGNMENT, AlignedBuffer};
+use crate::aligned::{ALIGNMENT, AlignedBuffer, is_lawful, is_unable};
 use rustix::fs::Advice;
 use rustix::io::ReadWriteFlags;
 use std::fs::File;
@@ -30,9 +30,8 @@ impl LocalReader {
     /// [`ErrorKind::UnexpectedEof`] when there are fewer.
     pub(crate) fn read_onto(&self, buffer: &mut AlignedBuffer, offset: u64, bytes: usize) -> io::Result<()> {
         let room = buffer.extend(bytes.next_multiple_of(ALIGNMENT));
-        let lawful = offset.is_multiple_of(ALIGNMENT as u64) && room.as_ptr().addr().is_multiple_of(ALIGNMENT);
         let filled = match &self.direct {
-            Some(direct) if lawful && !is_cached(&self.cached, offset) => {
+            Some(direct) if is_lawful(room, offset) && !is_cached(&self.cached, offset) => {
                 let read = read_past_cache(direct, room, offset);
                 // The look brought this page: left there, it would say next time that all of it is cached.
                 let _ = rustix::fs::fadvise(&self.cached, offset, NonZeroU64::new(ALIGNMENT as u64), Advice::DontNeed);
@@ -56,7 +55,7 @@ fn read_past_cache(file: &File, room: &mut [u8], offset: u64) -> io::Result<usiz
             Ok(0) => break,
             Ok(read) => filled += read,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == ErrorKind::InvalidInput => break,
+            Err(error) if is_unable(&error) => break,
             Err(error) => return Err(error),
         }
     }
@@ -77,7 +76,7 @@ mod tests {
     use std::os::unix::fs::OpenOptionsExt;
 
     fn open(path: &std::path::Path) -> LocalReader {
-        let direct = File::options().read(true).custom_flags(rustix::fs::OFlags::DIRECT.bits() as i32).open(path);
+        let direct = File::options().read(true).custom_flags(crate::aligned::DIRECT).open(path);
         LocalReader::new(File::open(path).unwrap(), direct.ok())
     }
 

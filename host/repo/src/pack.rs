@@ -45,12 +45,11 @@ impl PackedBlob {
         if self.raw_length == 0 { 37 } else { 41 }
     }
 
-    /// Opens, decompresses and verifies the blob from its sealed bytes.
-    pub(crate) fn open(&self, key: &MasterKey, mut sealed: Vec<u8>) -> Result<Vec<u8>> {
-        let mut plain = AlignedBuffer::default();
-        self.open_unverified(key, &mut sealed, &mut plain)?;
-        self.verify(Id::of(plain.bytes()))?;
-        Ok(plain.bytes().to_vec())
+    /// Opens, decompresses and verifies the blob from its sealed bytes; it alone is in `plain` then.
+    pub(crate) fn open(&self, key: &MasterKey, sealed: &mut [u8], plain: &mut AlignedBuffer) -> Result<()> {
+        plain.clear();
+        self.open_unverified(key, sealed, plain)?;
+        self.verify(Id::of(plain.bytes()))
     }
 
     /// Opens and decompresses the blob to the end of `plain`. That it fits its id is left to be seen.
@@ -177,10 +176,12 @@ mod tests {
         assert_eq!(blobs, pack.blobs);
         for blob in blobs {
             let sealed = &pack.bytes.bytes()[blob.offset as usize..][..blob.length as usize];
-            let plain = blob.open(&key, sealed.to_vec()).unwrap();
+            let mut plain = AlignedBuffer::default();
+            blob.open(&key, &mut sealed.to_vec(), &mut plain).unwrap();
             assert_eq!(plain.len(), blob.plain_length() as usize);
             let other = PackedBlob { id: Id::of(b"other"), ..blob };
-            assert_eq!(other.open(&key, sealed.to_vec()).unwrap_err().kind(), RepoErrorKind::Damaged);
+            let refused = other.open(&key, &mut sealed.to_vec(), &mut plain).unwrap_err();
+            assert_eq!(refused.kind(), RepoErrorKind::Damaged);
         }
     }
 

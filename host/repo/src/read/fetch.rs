@@ -61,14 +61,17 @@ pub(crate) async fn read_blob(
     index: &Index,
     kind: BlobKind,
     id: &Id,
-) -> Result<Vec<u8>> {
+) -> Result<Bytes> {
     let place = index.require(kind, id)?;
     let (pack, blob) = (index.pack(place.pack).pack_key(), place.blob);
     let start = u64::from(blob.offset);
     let sealed = get(store, &pack, start..start + u64::from(blob.length)).await?;
     let key = Arc::clone(key);
-    let plain = tokio::task::spawn_blocking(move || blob.open(&key, sealed.into())).await?;
-    plain.map_err(|error| RepoError::damaged(format!("blob {id} in {pack}"), error))
+    let opened = tokio::task::spawn_blocking(move || {
+        let mut plain = AlignedBuffer::default();
+        blob.open(&key, &mut own(sealed), &mut plain).map(|()| plain.into_bytes(0))
+    });
+    opened.await?.map_err(|error| RepoError::damaged(format!("blob {id} in {pack}"), error))
 }
 
 /// Reads part of a pack; that it is missing means damage here.
@@ -77,6 +80,11 @@ pub(crate) async fn get(store: &Store, pack: &str, range: Range<u64>) -> Result<
         RepoErrorKind::NotFound => RepoError::damaged(pack, "it is missing"),
         _ => error,
     })
+}
+
+/// Bytes to be opened where they lie: nobody else has them, but for a store in memory.
+pub(crate) fn own(bytes: Bytes) -> BytesMut {
+    bytes.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]))
 }
 
 /// Opens the blobs of a read, each once, into `plain`, and hands them out in order and in groups, verified: the group's
@@ -90,8 +98,7 @@ pub(crate) fn open_all<T>(
     mut take: impl FnMut(&[u8], Vec<(T, Range<usize>)>) -> Result<()>,
 ) -> Result<()> {
     let damaged = |blob: &PackedBlob, error| RepoError::damaged(format!("blob {} in {pack}", blob.id), error);
-    // Nobody else has them: they are opened where they are.
-    let mut bytes = bytes.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+    let mut bytes = own(bytes);
     let mut wants = read.wants.into_iter().peekable();
     while wants.peek().is_some() {
         // As many as are hashed together; one that several want is opened for the first of them.

@@ -2,12 +2,11 @@
 
 use super::scan::{failed, open_file};
 use crate::Result;
-use crate::aligned::ALIGNMENT;
+use crate::aligned::{ALIGNMENT, DIRECT, is_lawful, is_unable};
 use crate::limits::DIRECT_RUN_BYTES_MIN;
 use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt};
-use rustix::fs::OFlags;
 use std::fs::File;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -45,12 +44,11 @@ impl<'a> Landing<'a> {
             }
         };
         let whole = bytes.len() - bytes.len() % ALIGNMENT;
-        let lawful = offset.is_multiple_of(ALIGNMENT as u64) && bytes.as_ptr().addr().is_multiple_of(ALIGNMENT);
         let mut direct = 0;
-        if lawful && whole >= DIRECT_RUN_BYTES_MIN && !self.unable.load(Ordering::Relaxed) {
+        if is_lawful(bytes, offset) && whole >= DIRECT_RUN_BYTES_MIN && !self.unable.load(Ordering::Relaxed) {
             match write_directly(self.into, path, last, offset, &bytes[..whole]) {
                 Ok(()) => direct = whole,
-                Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => {
+                Err(error) if is_unable(&error) => {
                     tracing::debug!(path, %error, "no direct writes here");
                     self.unable.store(true, Ordering::Relaxed);
                 }
@@ -68,7 +66,7 @@ fn write_directly(into: &Dir, path: &str, file: &mut Open, offset: u64, bytes: &
         Some(direct) => direct,
         None => {
             let mut options = OpenOptions::new();
-            options.write(true).custom_flags(OFlags::DIRECT.bits() as i32);
+            options.write(true).custom_flags(DIRECT);
             file.direct.insert(into.open_with(path, &options)?.into_std())
         }
     };

@@ -155,7 +155,7 @@ impl SnapshotReader {
         let mut whole = Vec::new();
         for id in &content {
             let (store, key) = (self.repository.store(), self.repository.shared_key());
-            whole.extend(fetch::read_blob(store, key, &self.index, BlobKind::Data, id).await?);
+            whole.extend_from_slice(&fetch::read_blob(store, key, &self.index, BlobKind::Data, id).await?);
         }
         if whole.len() as u64 != bytes {
             return Err(RepoError::damaged(path, format!("its content has {} bytes, not {bytes}", whole.len())));

@@ -1,12 +1,11 @@
 //! What a destination folder holds already, and what must go.
 
-use crate::aligned::AlignedBuffer;
+use crate::aligned::{AlignedBuffer, DIRECT};
 use crate::limits::BATCH_BYTES;
 use crate::local_reader::LocalReader;
 use crate::{Id, RepoError, Result};
 use backstay_core::RelativePath;
 use cap_std::fs::{Dir, File, OpenOptions, OpenOptionsExt, Permissions, PermissionsExt};
-use rustix::fs::OFlags;
 use std::collections::{BTreeSet, HashMap};
 use std::io::ErrorKind;
 
@@ -114,7 +113,7 @@ pub(crate) fn open_file(into: &Dir, path: &str) -> Result<File> {
 fn open_reader(into: &Dir, path: &str) -> Result<LocalReader> {
     let cached = into.open_with(path, OpenOptions::new().read(true)).map_err(failed(path))?;
     let mut options = OpenOptions::new();
-    options.read(true).custom_flags(OFlags::DIRECT.bits() as i32);
+    options.read(true).custom_flags(DIRECT);
     // Why it cannot be opened so does not matter.
     let direct = into.open_with(path, &options).ok();
     Ok(LocalReader::new(cached.into_std(), direct.map(File::into_std)))
@@ -126,8 +125,8 @@ pub(crate) fn scan_file(into: &Dir, path: &str, wanted: &[(Id, u32)], buffer: &m
     use cap_std::fs::MetadataExt;
     let bytes = wanted.iter().map(|(_, length)| u64::from(*length)).sum();
     // A file with a second name is shared with somebody who does not expect it to change.
-    let reusable = into.symlink_metadata(path).is_ok_and(|there| there.is_file() && there.nlink() == 1);
-    if !reusable {
+    let reusable = into.symlink_metadata(path).ok().filter(|there| there.is_file() && there.nlink() == 1);
+    let Some(there) = reusable.map(|there| there.len()) else {
         clear(into, path)?;
         let mut options = OpenOptions::new();
         options.write(true).create_new(true);
@@ -141,9 +140,8 @@ pub(crate) fn scan_file(into: &Dir, path: &str, wanted: &[(Id, u32)], buffer: &m
             (number, at)
         });
         return Ok(Scanned { fresh: true, missing: missing.collect() });
-    }
+    };
     into.set_permissions(path, Permissions::from_mode(0o600)).map_err(failed(path))?;
-    let there = into.metadata(path).map_err(failed(path))?.len();
     let file = open_reader(into, path)?;
     let mut missing = Vec::new();
     let (mut number, mut offset) = (0, 0);

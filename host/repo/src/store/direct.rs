@@ -10,11 +10,10 @@
 //! backup's work, and push out what the database next to it keeps there. File systems that cannot do it say so, and
 //! then objects are written as all others.
 
-use crate::aligned::{ALIGNMENT, AlignedBuffer};
+use crate::aligned::{ALIGNMENT, AlignedBuffer, DIRECT, is_lawful, is_unable};
 use crate::limits::{DIRECT_BUFFER_BYTES, DIRECT_BYTES_MIN};
 use crate::local_reader::LocalReader;
 use bytes::Bytes;
-use rustix::fs::OFlags;
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, ErrorKind, Write},
@@ -87,7 +86,7 @@ impl Direct {
     pub(crate) fn get_range(&self, key: &str, range: Range<u64>) -> Option<Bytes> {
         let place = self.folder.join(key);
         let cached = File::open(&place).ok()?;
-        let direct = OpenOptions::new().read(true).custom_flags(OFlags::DIRECT.bits() as i32).open(&place).ok();
+        let direct = OpenOptions::new().read(true).custom_flags(DIRECT).open(&place).ok();
         let lead = (range.start % ALIGNMENT as u64) as usize;
         let bytes = lead + usize::try_from(range.end.checked_sub(range.start)?).ok()?;
         let mut buffer = AlignedBuffer::with_room(bytes.next_multiple_of(ALIGNMENT));
@@ -99,7 +98,7 @@ impl Direct {
     /// Answers whether the file system could do it.
     fn write(&self, beside: &Path, parent: &Path, body: &Bytes) -> io::Result<bool> {
         let mut options = OpenOptions::new();
-        options.write(true).create_new(true).custom_flags(OFlags::DIRECT.bits() as i32);
+        options.write(true).create_new(true).custom_flags(DIRECT);
         let opened = match options.open(beside) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 fs::create_dir_all(parent)?;
@@ -115,7 +114,7 @@ impl Direct {
         for part in body.chunks(DIRECT_BUFFER_BYTES) {
             let whole = part.len().next_multiple_of(ALIGNMENT);
             // Straight from where it lies, if it may lie there.
-            let lawful = if part.as_ptr().addr().is_multiple_of(ALIGNMENT) && whole == part.len() {
+            let lawful = if is_lawful(part, 0) && whole == part.len() {
                 part
             } else {
                 buffer.clear();
@@ -139,11 +138,6 @@ impl Direct {
         self.unable.store(true, Ordering::Relaxed);
         false
     }
-}
-
-/// What file systems answer that have no direct writes, or other alignments.
-fn is_unable(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported)
 }
 
 #[cfg(test)]

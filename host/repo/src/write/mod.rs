@@ -148,7 +148,13 @@ impl BackupSession {
         if !(1 << 20..=PACK_BYTES_MAX).contains(&options.pack_bytes) {
             return Err(RepoError::new(RepoErrorKind::InvalidConfig, "packs have from 1 MiB to 256 MiB"));
         }
-        let index = repository.load_index().await?;
+        let index = match repository.load_index().await {
+            Ok(index) => index,
+            Err(error) => {
+                lock.give_back().await?;
+                return Err(error);
+            }
+        };
         let key = Arc::clone(repository.shared_key());
         let parent = match options.parent {
             Some(parent) => open_parent(repository, &index, parent).await,

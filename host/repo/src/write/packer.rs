@@ -46,6 +46,9 @@ pub(crate) struct Packer {
     failure: Mutex<Option<(RepoErrorKind, String)>>,
 }
 
+// One may wait for another.
+const _: () = assert!(UPLOADS_MAX >= 2);
+
 /// A pack and the permit to upload it.
 type FullPack = (OpenPack, OwnedSemaphorePermit);
 
