@@ -3,7 +3,7 @@
 
     python3 tests/bench/peers/distance.py BACKSTAY PLUGINS SLOW-LINE [--megabytes 4096] [--rounds 3] [--milliseconds 20]
 
-The store is s3s-fs on loopback, behind a line that delivers everything later (tests/bench/src/slow_line.rs). Server and
+The store is s3s-fs on loopback (`cargo install s3s-fs --version 0.14.1 --features binary`), behind a line that delivers everything later (tests/bench/src/slow_line.rs). Server and
 line use the same cores as the backup: what they take is told beside the rate, and so is the rate without any delay.
 """
 
