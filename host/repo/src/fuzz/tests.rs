@@ -57,6 +57,76 @@ fn every_known_input_cut_anywhere_is_taken_or_refused() {
     }
 }
 
+/// Random, the same for the same seed.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16) as usize % bound.max(1)
+    }
+
+    /// A few changes of the kinds that break parsers.
+    fn mutate(&mut self, input: &[u8], other: &[u8]) -> Vec<u8> {
+        let mut bytes = input.to_vec();
+        for _ in 0..=self.below(4) {
+            let (at, length) = (self.below(bytes.len()), self.below(40));
+            let end = (at + length).min(bytes.len());
+            match self.below(8) {
+                0 if !bytes.is_empty() => bytes[at] ^= 1 << self.below(8),
+                1 if !bytes.is_empty() => bytes[at] = [0, 0xff, 0x7f, b'"', b'\\', b'9', b'{', b'\n'][self.below(8)],
+                2 => drop(bytes.drain(at..end)),
+                3 => {
+                    let twice = bytes[at..end].to_vec();
+                    drop(bytes.splice(at..at, twice));
+                }
+                4 => bytes.truncate(at),
+                5 => {
+                    let from = self.below(other.len());
+                    let part = other[from..(from + length * 4).min(other.len())].to_vec();
+                    drop(bytes.splice(at..end, part));
+                }
+                6 => {
+                    let number =
+                        ["0", "-1", "18446744073709551615", "4294967295", "1e999", "null", "[]"][self.below(7)];
+                    drop(bytes.splice(at..end, number.bytes()));
+                }
+                _ => {
+                    let number = [0, 1, u32::MAX, 1 << 31, 65_535][self.below(5)].to_le_bytes();
+                    drop(bytes.splice(at..(at + 4).min(bytes.len()), number));
+                }
+            }
+        }
+        bytes
+    }
+}
+
+/// What libFuzzer does better, where there is none: BACKSTAY_FUZZ_MILLIS for each target.
+#[test]
+fn mutations_of_known_inputs_are_taken_or_refused() {
+    let number =
+        |name: &str, default: u64| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default);
+    let patience = std::time::Duration::from_millis(number("BACKSTAY_FUZZ_MILLIS", 200));
+    let first = number("BACKSTAY_SEED", 1);
+    for (target, door) in DOORS {
+        let inputs = inputs(target);
+        let (begun, mut seed, mut taken) = (std::time::Instant::now(), first, 0u64);
+        while begun.elapsed() < patience {
+            let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+            let (one, other) = (dice.below(inputs.len()), dice.below(inputs.len()));
+            let bad = dice.mutate(&inputs[one].1, &inputs[other].1);
+            let seen = std::panic::catch_unwind(|| door(&bad));
+            let seen =
+                seen.unwrap_or_else(|_| panic!("{target} fails with BACKSTAY_SEED={seed}: {}", hex::encode(&bad)));
+            taken += u64::from(seen.taken);
+            seed += 1;
+        }
+        println!("{target}: {} inputs, {taken} taken", seed - first);
+    }
+}
+
 /// Real objects, sealed with the fixed key, and what they hold.
 #[tokio::test]
 #[ignore = "writes seeds anew: cargo test -p backstay-repo seeds_are_written -- --ignored"]
