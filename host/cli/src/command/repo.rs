@@ -22,8 +22,7 @@ use std::{
 pub(crate) enum RepoCommand {
     /// Make a new, empty repository
     Init(RepoArgs),
-    /// Check that everything refers to what is there; with --read-data, that every byte is what was written. What is
-    /// damaged is named together with the backups that need it
+    /// Check that everything refers to what is there; with --read-data, that every byte is what was written
     Check(CheckArgs),
     /// Look after the passwords that open a repository
     #[command(subcommand)]
