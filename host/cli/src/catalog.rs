@@ -9,7 +9,7 @@ use crate::{
 use backstay_core::{Chain, Confirmed, Gap, TargetName};
 use backstay_pipeline::{RepositorySpec, repository::open_log};
 use backstay_repo::{
-    CheckOptions, CheckProgress, RepoErrorKind,
+    CheckOptions, CheckProgress, Problem, ReadData, RepoErrorKind,
     log::{LogChain, LogReport},
 };
 use std::sync::{Mutex, PoisonError};
@@ -26,14 +26,16 @@ pub(crate) struct Catalog {
 
 /// What a check found.
 pub(crate) struct Checked {
-    /// What is damaged or missing, one line each.
-    pub(crate) problems: Vec<String>,
+    /// What is damaged or missing.
+    pub(crate) problems: Vec<Problem>,
     /// Missing links of the logs, by target.
     pub(crate) gaps: Vec<(TargetName, Gap)>,
     /// Problems that are not listed.
     pub(crate) unlisted: u64,
     /// Backups and other snapshots looked at.
     pub(crate) snapshots: u64,
+    /// Packs read and verified.
+    pub(crate) packs_read: u64,
     /// Bytes read and verified, of packs and logs.
     pub(crate) bytes_read: u64,
 }
@@ -76,8 +78,8 @@ impl Context {
         })
     }
 
-    /// Checks a repository with its logs; with `read_data` every byte.
-    pub(crate) async fn check(&self, open: &backstay_repo::Repository, read_data: bool) -> Result<Checked> {
+    /// Checks a repository with its logs; reads as much as is wished, the logs where that is everything.
+    pub(crate) async fn check(&self, open: &backstay_repo::Repository, read_data: ReadData) -> Result<Checked> {
         let progress = Mutex::new(self.progress());
         let shown = |at: CheckProgress| {
             // A drawing that panicked elsewhere is no reason to stop checking.
@@ -90,8 +92,10 @@ impl Context {
             gaps: Vec::new(),
             unlisted: report.errors_unlisted,
             snapshots: report.snapshots,
+            packs_read: report.packs_read,
             bytes_read: report.bytes_read,
         };
+        let read_data = read_data == ReadData::Everything;
         for target in LogChain::targets(open.store()).await? {
             let log = open_log(open, &target).await?.check(read_data).await?;
             checked.add(&target, log);
@@ -102,7 +106,11 @@ impl Context {
 
 impl Checked {
     fn add(&mut self, target: &TargetName, log: LogReport) {
-        self.problems.extend(log.damaged.into_iter().map(|damaged| format!("{}: {}", damaged.object, damaged.why)));
+        self.problems.extend(log.damaged.into_iter().map(|damaged| Problem {
+            what: damaged.why.strip_prefix(&format!("{} ", damaged.object)).unwrap_or(&damaged.why).to_owned(),
+            object: damaged.object,
+            affected: None,
+        }));
         self.gaps.extend(log.gaps.into_iter().map(|gap| (target.clone(), gap)));
         self.bytes_read += log.read_bytes;
     }

@@ -2,6 +2,7 @@
 //!
 //! On the store it is JSON in `index/`; in memory a sorted table of 52 bytes a blob.
 
+use crate::crypto::SEAL_OVERHEAD;
 use crate::limits::{BLOB_BYTES_MAX, LOADS_MAX};
 use crate::pack::{BlobKind, PackedBlob};
 use crate::prune::Usage;
@@ -105,17 +106,16 @@ impl Index {
     ///
     /// Snapshots must have been listed before: a snapshot that is there has its index written.
     pub(crate) async fn load(store: &Store, key: &Arc<MasterKey>, loaded: Option<&Arc<Index>>) -> Result<Arc<Index>> {
-        let listed: HashSet<Id> =
+        // In their order: of a blob that lies in two packs always the same one is read.
+        let listed: Vec<Id> =
             store.list("index").await?.iter().filter_map(|object| Id::from_key(&object.key)).collect();
-        if let Some(loaded) = loaded.filter(|loaded| loaded.files == listed) {
+        let ids: HashSet<Id> = listed.iter().copied().collect();
+        if let Some(loaded) = loaded.filter(|loaded| loaded.files == ids) {
             return Ok(Arc::clone(loaded));
         }
-        let files: Vec<IndexFile> = futures::stream::iter(listed.clone())
-            .map(|id| load_file(store, key, id))
-            .buffer_unordered(LOADS_MAX)
-            .try_collect()
-            .await?;
-        let index = tokio::task::spawn_blocking(move || Index::from_files(listed, &files)).await?;
+        let files: Vec<IndexFile> =
+            futures::stream::iter(listed).map(|id| load_file(store, key, id)).buffered(LOADS_MAX).try_collect().await?;
+        let index = tokio::task::spawn_blocking(move || Index::from_files(ids, &files)).await?;
         Ok(Arc::new(index))
     }
 
@@ -139,7 +139,8 @@ impl Index {
         self.position(kind, id).map(|at| self.places[at])
     }
 
-    fn position(&self, kind: BlobKind, id: &Id) -> Option<usize> {
+    /// A blob's place in the order of all.
+    pub(crate) fn position(&self, kind: BlobKind, id: &Id) -> Option<usize> {
         self.places.binary_search_by(|place| (place.blob.id, place.blob.kind).cmp(&(*id, kind))).ok()
     }
 
@@ -165,11 +166,17 @@ impl Index {
         self.places[number as usize]
     }
 
+    /// The blob at this place in the order of all.
+    pub(crate) fn place_at(&self, position: usize) -> Place {
+        self.places[position]
+    }
+
     /// Finds a blob that a tree or snapshot names.
     pub(crate) fn require(&self, kind: BlobKind, id: &Id) -> Result<Place> {
         let place =
             self.find(kind, id).ok_or_else(|| RepoError::damaged(format!("blob {id}"), "no index file names it"))?;
-        if place.blob.plain_length() as usize > BLOB_BYTES_MAX {
+        let longest = place.blob.plain_length().max(place.blob.length.saturating_sub(SEAL_OVERHEAD as u32));
+        if longest as usize > BLOB_BYTES_MAX {
             return Err(RepoError::damaged(format!("blob {id}"), "its length makes no sense"));
         }
         Ok(place)

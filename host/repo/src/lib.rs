@@ -46,6 +46,10 @@ mod compression;
 pub mod crypto;
 mod document;
 mod error;
+mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzz;
 mod id;
 mod index;
 mod key;
@@ -53,6 +57,7 @@ pub mod limits;
 mod local_reader;
 mod lock;
 pub mod log;
+mod node_path;
 mod origin;
 mod pack;
 mod pin;
@@ -67,12 +72,13 @@ pub mod store;
 mod tree;
 mod write;
 
-pub use check::{CheckOptions, CheckProgress, CheckReport};
+pub use check::{Affected, CheckOptions, CheckProgress, CheckReport, InvalidSubset, Problem, ReadData, Subset};
 pub use crypto::{MasterKey, Password};
 pub use error::{RepoError, RepoErrorKind, Result};
 pub use id::{Id, InvalidId};
 pub use key::{KdfCost, KeyInfo};
 pub use lock::{Lock, LockInfo, LockKind};
+pub use node_path::NodePath;
 pub use pin::Pin;
 pub use prune::{PruneOptions, PrunePlan, PruneProgress, PruneReport, Repack};
 pub use read::{PlaceOptions, PlaceProgress, PlaceSummary, SnapshotReader};

@@ -25,7 +25,7 @@ pub struct InitOptions {
 }
 
 #[derive(Serialize, Deserialize)]
-struct ConfigFile {
+pub(crate) struct ConfigFile {
     version: u32,
     id: Id,
     #[serde(default)]

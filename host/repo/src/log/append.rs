@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 /// Where an epoch starts. Field names are the stored ones.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Claim {
+pub(super) struct Claim {
     start: u64,
     /// Epoch and offset.
     follows: Option<(u64, u64)>,

@@ -24,6 +24,8 @@ mod check;
 mod compact;
 mod document;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod index;
 pub mod limits;
 mod name;
@@ -98,6 +100,8 @@ struct Listing {
     pieces: Vec<Listed>,
     /// Objects below the target's folder whose names mean nothing.
     strangers: Vec<String>,
+    /// Epochs that somebody claimed.
+    claims: Vec<u64>,
 }
 
 /// One object with a piece.
@@ -198,12 +202,13 @@ impl LogChain {
     /// Reads the headers that are not `known`; without it all of them.
     async fn list_once(&self, folder: &str, known: Option<&Known>) -> LogResult<Listing> {
         let root = format!("{}/", name::folder(&self.sealer.target));
-        let mut strangers = Vec::new();
+        let (mut strangers, mut claims) = (Vec::new(), Vec::new());
         let mut found: Vec<(ObjectName, ObjectInfo)> = Vec::new();
         for info in self.store.list(folder).await? {
             match info.key.strip_prefix(&root).and_then(ObjectName::parse) {
                 Some(name @ (ObjectName::Appended { .. } | ObjectName::Merged { .. })) => found.push((name, info)),
                 Some(ObjectName::Index) if known.is_some() => self.learn(&info).await?,
+                Some(ObjectName::Claim { epoch }) => claims.push(epoch),
                 Some(_) => {}
                 None => strangers.push(info.key),
             }
@@ -251,7 +256,7 @@ impl LogChain {
                 objects.insert(place, listed.name.clone());
             }
         }
-        Ok(Listing { chain, objects, damaged, pieces, strangers })
+        Ok(Listing { chain, objects, damaged, pieces, strangers, claims })
     }
 
     /// The header of one object of `size` bytes.
