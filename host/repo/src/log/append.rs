@@ -84,7 +84,8 @@ impl LogChain {
         let header = self.header(name, there.bytes).await?;
         let same = header.segment().is_some_and(|there| there.end == piece.end && there.file == piece.file);
         if same && header.sha256 == digest {
-            return Ok(());
+            // It may have ended before the name was durable.
+            return Ok(self.store.settle(&name::epoch_folder(self.target(), piece.start.epoch)).await?);
         }
         Err(LogError::rival(format!("another archiver has written log piece {}", piece.start)))
     }
