@@ -122,7 +122,8 @@ impl Trouble {
         };
         match kind {
             RepoErrorKind::Locked | RepoErrorKind::LockLost | RepoErrorKind::AlreadyExists => true,
-            RepoErrorKind::Unreachable => faults,
+            // A sync that fails is not tried again: nobody knows what it left.
+            RepoErrorKind::Unreachable | RepoErrorKind::Store => faults,
             // Somebody else's key is there, and not yet its config.
             RepoErrorKind::Conflict => job == Job::Init,
             _ => false,

@@ -239,7 +239,7 @@ mod tests {
         for line in &lines {
             replay.line(line).unwrap();
         }
-        let mut cut = |keeps: bool| {
+        let cut = |keeps: bool| {
             let mut luck = crate::disk::Luck { name: &mut || keeps, bytes: &mut |_| 0 };
             replay.disk.after_power_cut("/r", &mut luck)
         };
