@@ -4,6 +4,7 @@ use crate::drive::{Run, run};
 use crate::explore::{Choices, Explorer};
 use crate::plan::{Chance, Crash, CrashAt, Order};
 use crate::scenario::{SCENARIOS, Scenario};
+use crate::stage::stage;
 use crate::world::{Medium, Objects};
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// Cases by chance for each share of a scenario on each medium.
 const CHANCES: usize = 100;
-/// Orders of one scenario that are tried; no scenario has as many.
+/// Orders of one scenario that are tried.
 const ORDERS_MAX: usize = 20_000;
 /// Failures that are shown with all that happened.
 const SHOWN_MAX: usize = 3;
@@ -199,11 +200,14 @@ fn work(unit: &Unit, tally: &Tally) {
             }
         }
         Unit::Orders { row, medium } => {
-            let mut explorer = Explorer::default();
+            let mut explorer = Explorer::new(&stage(row.before).objects);
             let mut walks = 0;
             while let Some(mut walk) = explorer.next_walk() {
                 walks += 1;
-                assert!(walks < ORDERS_MAX, "{} has more orders than can be tried", row.name);
+                if walks > ORDERS_MAX {
+                    println!("{} has more orders than {ORDERS_MAX}: the rest was left out", row.name);
+                    break;
+                }
                 let run = run(row, *medium, &mut walk);
                 let kind = Kind::Order { choices: explorer.choices() };
                 tally.add(&Case { scenario: row.name, medium: *medium, kind }, &run);

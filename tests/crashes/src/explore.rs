@@ -4,13 +4,15 @@
 //! Requests cannot tell when neither changes what the other reads or changes.
 
 use crate::plan::{Decision, Plan, View};
-use crate::world::Glimpse;
+use crate::world::{Glimpse, Objects, Request};
 
 /// One place where there was a choice.
 struct Node {
     waiting: Vec<Glimpse>,
     chosen: usize,
     tried: Vec<usize>,
+    /// The one request that is worth trying, where its order makes no difference.
+    alone: Option<usize>,
     /// What was tried before this place, and whose order does not matter with what came since.
     sleeping: Vec<(usize, String)>,
 }
@@ -22,7 +24,8 @@ impl Node {
     }
 
     fn next(&self) -> Option<usize> {
-        (0..self.waiting.len()).find(|at| !self.tried.contains(at) && !self.sleeps(*at))
+        let worth = |at: &usize| self.alone.is_none_or(|alone| alone == *at);
+        (0..self.waiting.len()).find(|at| worth(at) && !self.tried.contains(at) && !self.sleeps(*at))
     }
 
     /// What sleeps after the choice was made.
@@ -43,13 +46,19 @@ impl Node {
 }
 
 /// Goes through all orders, one run after the other.
-#[derive(Default)]
 pub struct Explorer {
     path: Vec<Node>,
+    /// What was there before and nobody changes: when it is read makes no difference to anybody.
+    lasting: &'static Objects,
     begun: bool,
 }
 
 impl Explorer {
+    /// `lasting` is what was there before, in a scenario that changes none of it.
+    pub fn new(lasting: &'static Objects) -> Self {
+        Self { path: Vec::new(), lasting, begun: false }
+    }
+
     /// The next run's plan; nothing once all were tried.
     pub fn next_walk(&mut self) -> Option<Walk<'_>> {
         if !std::mem::replace(&mut self.begun, true) {
@@ -86,7 +95,10 @@ impl Plan for Walk<'_> {
         let path = &mut self.explorer.path;
         if self.depth == path.len() {
             let sleeping = path.last().map(Node::sleeping_below).unwrap_or_default();
-            let mut node = Node { waiting: view.waiting.to_vec(), chosen: 0, tried: Vec::new(), sleeping };
+            let mut node = Node { waiting: view.waiting.to_vec(), chosen: 0, tried: Vec::new(), sleeping, alone: None };
+            let lasting = self.explorer.lasting;
+            let is_apart = |glimpse: &Glimpse| matches!(&glimpse.request, Request::Get { key } if lasting.contains_key(key));
+            node.alone = node.waiting.iter().position(is_apart);
             let Some(chosen) = node.next() else { return Decision::Abandon };
             node.chosen = chosen;
             path.push(node);
