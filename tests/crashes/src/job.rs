@@ -112,7 +112,7 @@ impl std::fmt::Display for Trouble {
 
 impl Trouble {
     /// Whether a job may end like this though nothing is wrong: it was refused before anything was promised.
-    fn is_lawful(&self, job: Job, faults: bool) -> bool {
+    fn is_lawful(&self, job: Job, faults: bool, torn: bool) -> bool {
         let kind = match self {
             Self::Log(LogError::Conflict { .. }) => return true,
             // Whoever comes second to an epoch that begins elsewhere cannot go on.
@@ -124,6 +124,7 @@ impl Trouble {
             RepoErrorKind::Locked | RepoErrorKind::LockLost | RepoErrorKind::AlreadyExists => true,
             // A sync that fails is not tried again: nobody knows what it left.
             RepoErrorKind::Unreachable | RepoErrorKind::Store => faults,
+            RepoErrorKind::Damaged => torn && job == Job::Compact,
             // Somebody else's key is there, and not yet its config.
             RepoErrorKind::Conflict => job == Job::Init,
             _ => false,
@@ -179,7 +180,7 @@ impl Surroundings {
             Job::Hold(kind) => self.hold(kind).await,
         };
         match done {
-            Err(trouble) if trouble.is_lawful(job, faults) => self.world.note(format!("{}: {trouble}", self.client)),
+            Err(trouble) if trouble.is_lawful(job, faults, self.ledger.snapshot().torn) => self.world.note(format!("{}: {trouble}", self.client)),
             Err(trouble) => self.ledger.violated(format!("client {} failed to {job:?}: {trouble}", self.client)),
             Ok(()) => self.world.note(format!("{}: done", self.client)),
         }

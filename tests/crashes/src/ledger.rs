@@ -43,6 +43,8 @@ pub struct Promises {
     pub cut: BTreeMap<u64, u64>,
     /// There is a repository.
     pub initialised: bool,
+    /// Merged pieces of log may be damaged: then their parts are still there.
+    pub torn: bool,
     /// What went wrong already while it ran.
     pub violations: Vec<String>,
     holders: Vec<(usize, LockKind)>,

@@ -128,16 +128,13 @@ impl Crash {
                 Self::KillAfter,
                 Self::KillLate,
                 Self::PowerBefore(Luck::None),
-                Self::PowerAfter(Luck::None),
             ],
             Medium::Folder => vec![
                 Self::KillBefore,
                 Self::KillAfter,
-                Self::PowerBefore(Luck::None),
                 Self::PowerAfter(Luck::None),
                 Self::PowerAfter(Luck::All),
                 Self::PowerAfter(Luck::Some(1)),
-                Self::PowerAfter(Luck::Some(2)),
             ],
         }
     }
@@ -266,7 +263,7 @@ impl Chance {
 }
 
 /// Whether a key is that of a merged piece of log.
-fn is_merged(key: &str) -> bool {
+pub(crate) fn is_merged(key: &str) -> bool {
     key.starts_with("logs/") && key.rsplit('/').next().is_some_and(|name| name.matches('-').count() == 2)
 }
 

@@ -2,6 +2,7 @@
 
 use crate::job::{Surroundings, Trouble, log_bytes, maker_tag};
 use crate::ledger::{Files, Promises};
+use crate::plan::is_merged;
 use backstay_repo::log::LogChain;
 use backstay_repo::{CheckOptions, NodeKind, RepoErrorKind, Repository, SnapshotReader};
 use futures::TryStreamExt;
@@ -25,7 +26,8 @@ async fn look(auditor: &Surroundings, promised: &Promises) -> Result<Vec<String>
     let log = auditor.log().await?;
     broken.extend(log_is_whole(&log, promised).await?);
     let report = log.check(true).await?;
-    if !report.is_sound() || !report.strangers.is_empty() {
+    let damage = report.damaged.iter().any(|object| !(promised.torn && is_merged(&object.object)));
+    if !report.gaps.is_empty() || damage || !report.strangers.is_empty() {
         let (gaps, damaged) = (&report.gaps, &report.damaged);
         broken.push(format!("check of the log: {gaps:?} {damaged:?} {:?}", report.strangers));
     }
@@ -62,6 +64,7 @@ pub async fn backups_are_whole(
         match read_all(&reader).await {
             Ok(files) if files == kept.files => {}
             Ok(_) => broken.push(format!("the backup of maker {} has other files", kept.maker)),
+            Err(error) if error.kind() == RepoErrorKind::Unreachable => return Err(error.into()),
             Err(error) => broken.push(format!("the backup of maker {} does not restore: {error}", kept.maker)),
         }
     }
@@ -82,7 +85,8 @@ async fn read_all(reader: &SnapshotReader) -> backstay_repo::Result<Files> {
 pub async fn log_is_whole(log: &LogChain, promised: &Promises) -> Result<Vec<String>, Trouble> {
     let mut broken = Vec::new();
     let gaps = log.chain().gaps();
-    if !gaps.is_empty() || !log.damaged().is_empty() {
+    let damage = log.damaged().iter().any(|object| !(promised.torn && is_merged(&object.object)));
+    if !gaps.is_empty() || damage {
         broken.push(format!("the log has gaps: {gaps:?}, damage: {:?}", log.damaged()));
         return Ok(broken);
     }
