@@ -92,8 +92,12 @@ impl Repository {
         // The config makes it a repository, so it comes last; and only one config wins.
         let sealed = key.seal(&document::to_json(&config)?);
         if let Err(error) = store.put_new("config", sealed).await {
-            store.delete(&key_id.key("keys")).await?;
-            return Err(if error.kind() == RepoErrorKind::AlreadyExists { exists() } else { error });
+            if error.kind() == RepoErrorKind::AlreadyExists {
+                store.delete(&key_id.key("keys")).await?;
+                return Err(exists());
+            }
+            // It may have arrived all the same, and would be worth nothing without its key.
+            return Err(error);
         }
         Ok(Self::new(store, key, key_id, config.id))
     }

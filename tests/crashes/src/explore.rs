@@ -97,7 +97,8 @@ impl Plan for Walk<'_> {
             let sleeping = path.last().map(Node::sleeping_below).unwrap_or_default();
             let mut node = Node { waiting: view.waiting.to_vec(), chosen: 0, tried: Vec::new(), sleeping, alone: None };
             let lasting = self.explorer.lasting;
-            let is_apart = |glimpse: &Glimpse| matches!(&glimpse.request, Request::Get { key } if lasting.contains_key(key));
+            let is_apart =
+                |glimpse: &Glimpse| matches!(&glimpse.request, Request::Get { key } if lasting.contains_key(key));
             node.alone = node.waiting.iter().position(is_apart);
             let Some(chosen) = node.next() else { return Decision::Abandon };
             node.chosen = chosen;

@@ -124,9 +124,9 @@ impl ObjectStore for Front {
         let object = self.object(location.as_ref()).await?;
         let size = object.bytes.len() as u64;
         let range = match &options.range {
-            Some(range) => range
-                .as_range(size)
-                .map_err(|error| Error::Generic { store: "simulated", source: Box::new(error) })?,
+            Some(range) => {
+                range.as_range(size).map_err(|error| Error::Generic { store: "simulated", source: Box::new(error) })?
+            }
             None => 0..size,
         };
         let bytes = part(&object, &range);

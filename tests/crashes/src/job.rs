@@ -21,6 +21,8 @@ const PACK_BYTES: usize = 1 << 10;
 pub const PIECE_BYTES: u64 = 100;
 /// Bytes of a log file of the made-up database.
 pub const FILE_BYTES: u64 = 500;
+/// The server of whoever works on afterwards.
+pub const LATER_SERVER: u64 = 9;
 /// The target whose log it is.
 pub const TARGET: &str = "shop";
 /// The password of repositories that are made while it runs.
@@ -180,7 +182,9 @@ impl Surroundings {
             Job::Hold(kind) => self.hold(kind).await,
         };
         match done {
-            Err(trouble) if trouble.is_lawful(job, faults, self.ledger.snapshot().torn) => self.world.note(format!("{}: {trouble}", self.client)),
+            Err(trouble) if trouble.is_lawful(job, faults, self.ledger.snapshot().torn) => {
+                self.world.note(format!("{}: {trouble}", self.client))
+            }
             Err(trouble) => self.ledger.violated(format!("client {} failed to {job:?}: {trouble}", self.client)),
             Ok(()) => self.world.note(format!("{}: done", self.client)),
         }
@@ -204,7 +208,8 @@ impl Surroundings {
             session.put_file(&path, attributes, body).await?;
         }
         self.ledger.intends(self.maker, files);
-        let meta = SnapshotMeta { tags: vec![maker_tag(self.maker)], paths: vec!["/shop".into()], ..Default::default() };
+        let meta =
+            SnapshotMeta { tags: vec![maker_tag(self.maker)], paths: vec!["/shop".into()], ..Default::default() };
         let committed = session.commit(meta).await?;
         self.ledger.committed(self.maker, committed.id);
         Ok(())
@@ -223,6 +228,7 @@ impl Surroundings {
 
     async fn promote(&self, server: u64, start: u64) -> Result<(), Trouble> {
         let mut log = self.log().await?;
+        log.settle().await?;
         let Some(tail) = log.tail().cloned() else { return Ok(()) };
         self.append(&mut log, server, tail.epoch + 1, start, 3, Some(tail)).await
     }

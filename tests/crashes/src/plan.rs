@@ -123,12 +123,7 @@ impl Crash {
     pub fn all(medium: Medium) -> Vec<Crash> {
         match medium {
             // What was answered is durable, so for one that is alone a power cut is as a kill; for several it ends all.
-            Medium::Objects => vec![
-                Self::KillBefore,
-                Self::KillAfter,
-                Self::KillLate,
-                Self::PowerBefore(Luck::None),
-            ],
+            Medium::Objects => vec![Self::KillBefore, Self::KillAfter, Self::KillLate, Self::PowerBefore(Luck::None)],
             Medium::Folder => vec![
                 Self::KillBefore,
                 Self::KillAfter,
@@ -238,16 +233,12 @@ impl Chance {
             ranks[client] = self.seed.next_u64();
         }
         let best = view.waiting.iter().map(|glimpse| glimpse.client).max_by_key(|client| ranks[*client]);
-        let theirs: Vec<usize> =
-            (0..view.waiting.len()).filter(|at| Some(view.waiting[*at].client) == best).collect();
+        let theirs: Vec<usize> = (0..view.waiting.len()).filter(|at| Some(view.waiting[*at].client) == best).collect();
         theirs[self.seed.below(theirs.len())]
     }
 
     fn fault(&mut self, request: &Request) -> Fault {
-        if self.weather.tears
-            && matches!(request, Request::Put { key, .. } if is_merged(key))
-            && self.seed.one_in(4)
-        {
+        if self.weather.tears && matches!(request, Request::Put { key, .. } if is_merged(key)) && self.seed.one_in(4) {
             return Fault::Torn;
         }
         if self.fault_rate == 0 || !self.seed.one_in(self.fault_rate) {

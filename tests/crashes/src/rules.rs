@@ -1,11 +1,12 @@
 //! What must hold, whatever happened.
 
-use crate::job::{Surroundings, Trouble, log_bytes, maker_tag};
+use crate::job::{LATER_SERVER, Surroundings, Trouble, log_bytes, maker_tag};
 use crate::ledger::{Files, Promises};
 use crate::plan::is_merged;
 use backstay_repo::log::LogChain;
 use backstay_repo::{CheckOptions, NodeKind, RepoErrorKind, Repository, SnapshotReader};
 use futures::TryStreamExt;
+use std::collections::BTreeSet;
 
 /// Every rule, on what is left. `auditor` is a client whose requests wait for nothing.
 pub async fn all_hold(auditor: &Surroundings) -> Vec<String> {
@@ -81,7 +82,7 @@ async fn read_all(reader: &SnapshotReader) -> backstay_repo::Result<Files> {
     Ok(files)
 }
 
-/// The chain has no gap, reaches what servers were told, and has the bytes of every piece that was acknowledged.
+/// The chain has no gap, every epoch that was begun anew is one server's, and it reaches what servers were told, and has the bytes of every piece that was acknowledged.
 pub async fn log_is_whole(log: &LogChain, promised: &Promises) -> Result<Vec<String>, Trouble> {
     let mut broken = Vec::new();
     let gaps = log.chain().gaps();
@@ -119,6 +120,14 @@ pub async fn log_is_whole(log: &LogChain, promised: &Promises) -> Result<Vec<Str
             {
                 broken.push(format!("log {epoch}:{start}-{end} of server {} has other bytes", told.server));
             }
+        }
+    }
+    for epoch in log.chain().epochs().filter(|epoch| *epoch > 1) {
+        // Whoever works on afterwards is no rival.
+        let pieces = promised.log.iter().filter(|told| told.piece.start.epoch == epoch && told.server != LATER_SERVER);
+        let servers: BTreeSet<u64> = pieces.map(|told| told.server).collect();
+        if servers.len() > 1 {
+            broken.push(format!("epoch {epoch} was begun by more than one server: {servers:?}"));
         }
     }
     for told in &promised.log {

@@ -1,6 +1,6 @@
 //! Who does what on which store: the table that everything is run from.
 
-use crate::job::{Job, Surroundings};
+use crate::job::{Job, LATER_SERVER, Surroundings};
 use crate::plan::Weather;
 use crate::rules;
 use crate::stage::Before;
@@ -62,11 +62,7 @@ pub const SCENARIOS: &[Scenario] = &[
         share: 1,
         ..PLAIN
     },
-    Scenario {
-        name: "archive-and-backup",
-        jobs: &[Job::Archive { server: 0, pieces: 3 }, Job::Backup],
-        ..PLAIN
-    },
+    Scenario { name: "archive-and-backup", jobs: &[Job::Archive { server: 0, pieces: 3 }, Job::Backup], ..PLAIN },
     // The same server's archiver, started again while the old one still runs.
     Scenario {
         name: "archive-again",
@@ -84,16 +80,8 @@ pub const SCENARIOS: &[Scenario] = &[
         share: 4,
         ..PLAIN
     },
-    Scenario {
-        name: "archive-and-compaction",
-        jobs: &[Job::Archive { server: 0, pieces: 3 }, Job::Compact],
-        ..PLAIN
-    },
-    Scenario {
-        name: "two-compactions",
-        jobs: &[Job::Compact, Job::Compact],
-        ..PLAIN
-    },
+    Scenario { name: "archive-and-compaction", jobs: &[Job::Archive { server: 0, pieces: 3 }, Job::Compact], ..PLAIN },
+    Scenario { name: "two-compactions", jobs: &[Job::Compact, Job::Compact], ..PLAIN },
     // Merged pieces are read back before their parts go, so damage is found and nothing is lost.
     Scenario {
         name: "torn-compactions",
@@ -106,6 +94,14 @@ pub const SCENARIOS: &[Scenario] = &[
         jobs: &[Job::Compact, Job::Read, Job::Archive { server: 0, pieces: 2 }],
         page: 3,
         share: 3,
+        ..PLAIN
+    },
+    Scenario {
+        name: "pages-while-merging",
+        jobs: &[Job::Compact, Job::Read],
+        weather: CALM,
+        page: 3,
+        share: 4,
         ..PLAIN
     },
     Scenario {
@@ -175,7 +171,7 @@ pub async fn aftermath(scenario: &Scenario, auditor: &Surroundings, works_on: bo
     }
     let mut next = auditor.clone();
     next.maker = 2_000;
-    for job in [Job::Backup, Job::Archive { server: 9, pieces: 2 }] {
+    for job in [Job::Backup, Job::Archive { server: LATER_SERVER, pieces: 2 }] {
         next.clone().run(job, false).await;
     }
     broken.extend(rules::all_hold(&next).await.into_iter().map(|what| format!("after working on: {what}")));
@@ -192,9 +188,11 @@ async fn after_init(auditor: &Surroundings) -> Vec<String> {
         Err(error) if promised.initialised => return vec![format!("the new repository does not open: {error}")],
         Err(_) => {
             auditor.world.age(Duration::from_secs(700));
-            match Repository::init(auditor.store(), &password, backstay_repo::InitOptions {
-                kdf: backstay_repo::KdfCost::TRIVIAL,
-            })
+            match Repository::init(
+                auditor.store(),
+                &password,
+                backstay_repo::InitOptions { kdf: backstay_repo::KdfCost::TRIVIAL },
+            )
             .await
             {
                 Ok(repository) => repository,

@@ -231,11 +231,20 @@ impl Judge {
                 Err(error) => return vec![format!("the repository does not open: {error}")],
             };
             let keys = Keys::of(&repository);
-            let auditor = Surroundings { client: AUDITOR, maker: seed::Seed::new(1).next_u64(), world, folder: None, keys, ledger };
+            let auditor = Surroundings {
+                client: AUDITOR,
+                maker: seed::Seed::new(1).next_u64(),
+                world,
+                folder: None,
+                keys,
+                ledger,
+            };
             broken.extend(rules::all_hold(&auditor).await);
             broken
         });
         let call = self.calls;
-        self.broken.extend(broken.into_iter().map(|why| format!("power cut after call {call} ({what}), luck {luck:?}: {why}")));
+        self.broken.extend(
+            broken.into_iter().map(|why| format!("power cut after call {call} ({what}), luck {luck:?}: {why}")),
+        );
     }
 }
