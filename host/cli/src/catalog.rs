@@ -2,7 +2,7 @@
 
 use crate::{
     command::backups::Record,
-    config::Repository,
+    config::{Repository, RepositoryName},
     context::Context,
     failure::{Failure, Result},
 };
@@ -50,7 +50,7 @@ impl Context {
             let mut records = Vec::new();
             for repository in &wanted {
                 match open(repository).await {
-                    Ok(open) => records.extend(list(&open, target.map(|target| &target.name)).await?),
+                    Ok(open) => records.extend(list(&repository.name, &open, target.map(|target| &target.name)).await?),
                     // Asked for everything, a repository that was not made yet holds nothing.
                     Err(Unopened::Absent(_)) if target.is_none() && wanted.len() > 1 => {}
                     Err(unopened) => return Err(unopened.into()),
@@ -70,7 +70,7 @@ impl Context {
         self.block_on(async {
             let open = open(repository).await?;
             // Backups first: the log that is listed later reaches at least as far.
-            let records = list(&open, Some(&target.name)).await?;
+            let records = list(&repository.name, &open, Some(&target.name)).await?;
             let log = open_log(&open, &target.name).await?;
             Ok(Catalog { records, confirmed: log.confirmed().await?, chain: log.chain().clone() })
         })
@@ -156,7 +156,18 @@ pub(crate) async fn log(repository: &Repository, target: &TargetName) -> Result<
     Ok(open_log(&open(repository).await?, target).await?)
 }
 
-async fn list(repository: &backstay_repo::Repository, target: Option<&TargetName>) -> Result<Vec<Record>> {
+async fn list(
+    name: &RepositoryName,
+    repository: &backstay_repo::Repository,
+    target: Option<&TargetName>,
+) -> Result<Vec<Record>> {
     let entries = backstay_pipeline::catalog::entries(repository, target).await?;
-    Ok(entries.into_iter().map(|entry| Record { backup: entry.backup, uploaded: entry.snapshot.uploaded }).collect())
+    let mut pins = repository.pins().await?;
+    let record = |entry: backstay_pipeline::catalog::Entry| Record {
+        repository: name.clone(),
+        pinned: pins.remove(&entry.backup.id).map(|pin| pin.reason),
+        uploaded: entry.snapshot.uploaded,
+        backup: entry.backup,
+    };
+    Ok(entries.into_iter().map(record).collect())
 }

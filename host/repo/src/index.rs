@@ -4,10 +4,12 @@
 
 use crate::limits::{BLOB_BYTES_MAX, LOADS_MAX};
 use crate::pack::{BlobKind, PackedBlob};
+use crate::prune::Usage;
 use crate::{Id, MasterKey, RepoError, Result, Store, document};
 use futures::{StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
-use std::{collections::HashSet, sync::Arc};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
 
 /// One index file.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -92,6 +94,12 @@ pub(crate) struct Index {
     files: HashSet<Id>,
 }
 
+impl std::fmt::Debug for Index {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Index({} blobs)", self.len())
+    }
+}
+
 impl Index {
     /// Reads all index files; takes `loaded` when it has just those.
     ///
@@ -137,9 +145,19 @@ impl Index {
 
     /// A data blob's number, which is shorter than its id.
     pub(crate) fn number(&self, id: &Id) -> Result<u32> {
-        self.require(BlobKind::Data, id)?;
-        let at = self.position(BlobKind::Data, id).and_then(|at| u32::try_from(at).ok());
+        self.number_of(BlobKind::Data, id)
+    }
+
+    /// The same for a blob of any kind: from 0 to [`Index::len`], without the end.
+    pub(crate) fn number_of(&self, kind: BlobKind, id: &Id) -> Result<u32> {
+        self.require(kind, id)?;
+        let at = self.position(kind, id).and_then(|at| u32::try_from(at).ok());
         at.ok_or_else(|| RepoError::damaged("index", "it names more than 4 billion blobs"))
+    }
+
+    /// The index files that it was read from.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &Id> {
+        self.files.iter()
     }
 
     /// The blob with this number.
@@ -160,6 +178,19 @@ impl Index {
     /// The pack with this number.
     pub(crate) fn pack(&self, number: u32) -> Id {
         self.packs[number as usize]
+    }
+
+    /// The used blobs that readers find in these packs, by pack and in the order of their offsets.
+    pub(crate) fn used_in(&self, packs: &BTreeSet<Id>, usage: &Usage) -> BTreeMap<Id, Vec<Place>> {
+        let mut used: BTreeMap<Id, Vec<Place>> = BTreeMap::new();
+        for (number, place) in self.places.iter().enumerate() {
+            let pack = self.pack(place.pack);
+            if usage.is_used(number as u32) && packs.contains(&pack) {
+                used.entry(pack).or_default().push(*place);
+            }
+        }
+        used.values_mut().for_each(|places| places.sort_by_key(|place| place.blob.offset));
+        used
     }
 
     /// How many different blobs it knows.

@@ -6,6 +6,8 @@
 //!      ├─ BackupSession              files ► chunks ► blobs ► packs ► index ► snapshot
 //!      │     └─ data/, index/, snapshots/
 //!      ├─ SnapshotReader             snapshot ► trees ► nodes ► blobs ► files in a folder
+//!      ├─ Pin ───────── pins/         backups that no policy takes away
+//!      ├─ prune                      frees what nothing refers to
 //!      ├─ check                      does all that must be there exist, and is it right
 //!      └─ log ─────── logs/          the log chains; stock restic ignores the folder
 //!   Store ── one prefix of an object store, reduced to what the above need
@@ -53,7 +55,9 @@ mod lock;
 pub mod log;
 mod origin;
 mod pack;
+mod pin;
 mod polynomial;
+mod prune;
 mod quote;
 mod read;
 mod repository;
@@ -69,6 +73,8 @@ pub use error::{RepoError, RepoErrorKind, Result};
 pub use id::{Id, InvalidId};
 pub use key::{KdfCost, KeyInfo};
 pub use lock::{Lock, LockInfo, LockKind};
+pub use pin::Pin;
+pub use prune::{PruneOptions, PrunePlan, PruneProgress, PruneReport, Repack};
 pub use read::{PlaceOptions, PlaceProgress, PlaceSummary, SnapshotReader};
 pub use repository::{InitOptions, Repository, Unlocked};
 pub use snapshot::{Snapshot, SnapshotMeta};

@@ -109,6 +109,22 @@ pub const LOADS_MAX: usize = 8;
 /// databases use five. Each level costs stack.
 pub const TREE_DEPTH_MAX: usize = 256;
 
+/// Longest reason of a pin: a sentence or two.
+pub const PIN_REASON_BYTES_MAX: usize = 1024;
+/// Largest pin that makes sense: the reason, escaped, and little more.
+pub const PIN_BYTES_MAX: u64 = 16 << 10;
+
+/// Packs below this are joined when there are many: an eighth of a whole one.
+pub const SMALL_PACK_BYTES: u64 = (PACK_BYTES / 8) as u64;
+/// So many of them may lie about: each is a request and an index entry more for whoever reads.
+pub const SMALL_PACKS_MAX: usize = 16;
+/// Index files that are not even a quarter full and may lie about: each is a request when a repository is opened.
+pub const SMALL_INDEX_FILES_MAX: usize = 8;
+/// Objects removed at the same time.
+pub const DELETES_AT_ONCE: usize = 16;
+/// Packs that are copied at the same time: one is read while another is verified.
+pub const REPACKS_AT_ONCE: usize = 2;
+
 /// One coalesced read of a pack.
 pub const READ_BYTES_MAX: u64 = 8 << 20;
 /// Bytes read in vain to save a request.

@@ -138,6 +138,11 @@ impl Lock {
         self.settled.get_or_try_init(look).await.copied()
     }
 
+    /// What it excludes.
+    pub fn kind(&self) -> LockKind {
+        self.held.kind
+    }
+
     /// Whether nobody can have taken it from us, as far as we know without asking the store.
     pub fn is_valid(&self) -> bool {
         self.held.valid().is_some()
@@ -171,7 +176,10 @@ impl Lock {
     }
 
     /// As [`Lock::release`], where several hold on to it.
-    pub(crate) async fn give_back(&self) -> Result<()> {
+    ///
+    /// # Errors
+    /// As [`Lock::release`].
+    pub async fn give_back(&self) -> Result<()> {
         self.refresher.abort();
         let id = self.held.state().id.take();
         match id {

@@ -32,11 +32,13 @@ mod place;
 mod read;
 #[cfg(test)]
 mod tests;
+mod trim;
 
 pub use check::{DamagedObject, LogReport};
 pub use compact::{CompactPolicy, CompactReport};
 pub use document::Identity;
 pub use error::{LogError, LogResult};
+pub use trim::TrimPlan;
 
 use crate::{MasterKey, ObjectInfo, RepoErrorKind, Store};
 use backstay_core::{Chain, Position, Segment, TargetName};

@@ -11,7 +11,7 @@
 mod chunking;
 mod folder;
 mod local;
-mod packer;
+pub(crate) mod packer;
 mod parent;
 mod patched;
 mod witness;
@@ -160,7 +160,7 @@ impl BackupSession {
             Some(parent) => open_parent(repository, &index, parent).await,
             None => None,
         };
-        let packer = Arc::new(Packer::new(repository.store().clone(), key, lock, index, options.pack_bytes));
+        let packer = Arc::new(Packer::new(repository.store().clone(), key, Arc::new(lock), index, options.pack_bytes));
         // Nothing refers to what is written meanwhile.
         let settling = Arc::clone(&packer);
         tokio::spawn(async move {
