@@ -63,8 +63,9 @@ async fn run_here(scenario: &Scenario, medium: Medium, plan: &mut dyn Plan) -> R
         clients.push(tokio::spawn(surroundings(client, client as u64).run(*job, faults)));
     }
     let (steps, abandoned) = drive(&world, &ledger, plan, &clients).await;
-    for client in &clients {
-        client.abort();
+    for (client, task) in clients.iter().enumerate() {
+        task.abort();
+        ledger.leaves(client);
     }
     world.kill_all();
     world.let_stragglers_arrive();

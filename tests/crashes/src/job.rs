@@ -3,13 +3,13 @@
 use crate::front::Front;
 use crate::ledger::{Files, Ledger};
 use crate::seed::noise;
-use crate::stage::Keys;
+use crate::stage::{Keys, LITTER_MAKER};
 use crate::world::{Client, World};
 use backstay_core::{Position, RelativePath, Segment, Timestamp};
 use backstay_repo::log::{CompactPolicy, LogChain, LogError};
 use backstay_repo::{
-    BackupOptions, CheckOptions, FileAttributes, InitOptions, KdfCost, LockKind, Password, RepoError, RepoErrorKind,
-    Repository, RetryPolicy, SnapshotMeta, Store, StoreConfig,
+    BackupOptions, CheckOptions, FileAttributes, InitOptions, KdfCost, LockKind, Password, PruneOptions, RepoError,
+    RepoErrorKind, Repository, RetryPolicy, SnapshotMeta, Store, StoreConfig,
 };
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -57,6 +57,10 @@ pub enum Job {
     },
     /// Merges pieces of log.
     Compact,
+    /// Removes the backup of the maker [`crate::stage::LITTER_MAKER`].
+    Forget,
+    /// Removes all that nothing refers to.
+    Prune,
     /// Reads all there is, as a restore does.
     Read,
     /// Checks all there is.
@@ -177,6 +181,8 @@ impl Surroundings {
             Job::Archive { server, pieces } => self.archive(server, pieces).await,
             Job::Promote { server, start } => self.promote(server, start).await,
             Job::Compact => self.compact().await,
+            Job::Forget => self.forget().await,
+            Job::Prune => self.prune().await,
             Job::Read => self.read().await,
             Job::Check => self.check().await,
             Job::Hold(kind) => self.hold(kind).await,
@@ -262,6 +268,30 @@ impl Surroundings {
         let policy = CompactPolicy { small_pieces_max: 2, index_pieces_min: 1, ..CompactPolicy::default() };
         log.compact(&policy, self.world.now().into()).await?;
         Ok(())
+    }
+
+    async fn forget(&self) -> Result<(), Trouble> {
+        let repository = self.repository().await?;
+        let tag = maker_tag(LITTER_MAKER);
+        let snapshots = repository.snapshots().await?;
+        let ids: Vec<_> = snapshots.into_iter().filter(|one| one.tags.contains(&tag)).map(|one| one.id).collect();
+        self.ledger.forgets(LITTER_MAKER);
+        Ok(repository.forget(&ids).await?)
+    }
+
+    async fn prune(&self) -> Result<(), Trouble> {
+        let repository = self.repository().await?;
+        let lock = Arc::new(repository.lock(LockKind::Exclusive).await?);
+        self.ledger.enters(self.client, LockKind::Exclusive);
+        let done = async {
+            let options = PruneOptions { unused_percent_max: 0.0, ..PruneOptions::default() };
+            let plan = repository.plan_prune(&options, &|_| {}).await?;
+            repository.prune(&lock, plan, &|_| {}).await
+        };
+        let done = done.await;
+        self.ledger.leaves(self.client);
+        lock.give_back().await?;
+        Ok(done.map(drop)?)
     }
 
     /// All that was promised before it began must be there while others work.

@@ -54,6 +54,29 @@ pub const SCENARIOS: &[Scenario] = &[
     // The second one finds all it needs as soon as the first one's index is there.
     Scenario { name: "backup-and-repeat", jobs: &[Job::Backup, Job::Repeat], share: 3, ..PLAIN },
     Scenario { name: "backup-and-readers", jobs: &[Job::Backup, Job::Read, Job::Check], page: 2, ..PLAIN },
+    Scenario { name: "prune", before: Before::Littered, jobs: &[Job::Prune], share: 2, ..PLAIN },
+    Scenario { name: "forget-and-prune", before: Before::Littered, jobs: &[Job::Forget, Job::Prune], ..PLAIN },
+    Scenario {
+        name: "backup-and-prune",
+        before: Before::Littered,
+        jobs: &[Job::Backup, Job::Prune],
+        share: 3,
+        ..PLAIN
+    },
+    Scenario {
+        name: "two-backups-and-prune",
+        before: Before::Littered,
+        jobs: &[Job::Backup, Job::Repeat, Job::Prune],
+        share: 4,
+        ..PLAIN
+    },
+    Scenario {
+        name: "archive-and-prune",
+        before: Before::Littered,
+        jobs: &[Job::Archive { server: 0, pieces: 2 }, Job::Prune],
+        share: 1,
+        ..PLAIN
+    },
     Scenario { name: "archive", jobs: &[Job::Archive { server: 0, pieces: 4 }], share: 1, ..PLAIN },
     Scenario {
         name: "first-archive",
@@ -171,7 +194,7 @@ pub async fn aftermath(scenario: &Scenario, auditor: &Surroundings, works_on: bo
     }
     let mut next = auditor.clone();
     next.maker = 2_000;
-    for job in [Job::Backup, Job::Archive { server: LATER_SERVER, pieces: 2 }] {
+    for job in [Job::Prune, Job::Backup, Job::Archive { server: LATER_SERVER, pieces: 2 }] {
         next.clone().run(job, false).await;
     }
     broken.extend(rules::all_hold(&next).await.into_iter().map(|what| format!("after working on: {what}")));

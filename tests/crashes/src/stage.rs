@@ -34,6 +34,8 @@ pub enum Before {
     Nothing,
     /// A repository without a log.
     Fresh,
+    /// The same, a backup that may go, and what is left of one that was forgotten.
+    Littered,
     /// A backup, and ten pieces of log from two hours ago.
     Used,
 }
@@ -54,10 +56,14 @@ pub struct Stage {
 /// Makers of the backups that are there before.
 pub const BASE_MAKER: u64 = 1_000;
 
+/// The maker of the backup that may go.
+pub const LITTER_MAKER: u64 = 1_001;
+
 /// The store that a scenario begins with. Made once.
 pub fn stage(before: Before) -> &'static Stage {
-    static STAGES: OnceLock<[Stage; 3]> = OnceLock::new();
-    let stages = STAGES.get_or_init(|| [make(Before::Nothing), make(Before::Fresh), make(Before::Used)]);
+    static STAGES: OnceLock<[Stage; 4]> = OnceLock::new();
+    let stages =
+        STAGES.get_or_init(|| [make(Before::Nothing), make(Before::Fresh), make(Before::Littered), make(Before::Used)]);
     &stages[before as usize]
 }
 
@@ -72,7 +78,7 @@ fn make(before: Before) -> Stage {
         let repository = Repository::init(store, &Password::new(crate::job::PASSWORD), options).await;
         let keys = Keys::of(&repository.expect("a repository is made where nothing is"));
         let ledger = Arc::new(Ledger::default());
-        if before == Before::Used {
+        if matches!(before, Before::Used | Before::Littered) {
             let client = Surroundings {
                 client: AUDITOR,
                 maker: BASE_MAKER,
@@ -81,6 +87,12 @@ fn make(before: Before) -> Stage {
                 keys: keys.clone(),
                 ledger: Arc::clone(&ledger),
             };
+            if before == Before::Littered {
+                // Forgotten twice: the first one leaves packs that are used in part, or not at all.
+                for job in [Job::Backup, Job::Forget, Job::Backup] {
+                    Surroundings { maker: LITTER_MAKER, ..client.clone() }.run(job, false).await;
+                }
+            }
             client.clone().run(Job::First, false).await;
             client.run(Job::Archive { server: 0, pieces: 10 }, false).await;
         }
