@@ -76,6 +76,9 @@ pub const LIGHT_ACCELERATION: u32 = 4;
 pub const PACK_BYTES: usize = 32 << 20;
 /// Largest such size that may be asked for: a pack must be readable whole.
 pub const PACK_BYTES_MAX: usize = 256 << 20;
+/// Smallest: about one blob. No use on a real store, where a request costs what a megabyte does; tests of crashes want
+/// many packs of little.
+pub const PACK_BYTES_MIN: usize = 1 << 10;
 /// Blobs in a pack: keeps the header below 1 MiB whatever the blobs' size.
 pub const PACK_BLOBS_MAX: usize = 25_000;
 /// Blobs in an index file we write: at about 130 bytes of JSON each that stays below 8 MiB.

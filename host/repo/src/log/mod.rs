@@ -155,6 +155,18 @@ impl LogChain {
         Ok(&self.chain)
     }
 
+    /// Makes durable what was loaded. To be called before a database is told that the log is kept up to its tail: on a
+    /// local folder the last piece may be seen though whoever wrote it ended before it was durable.
+    ///
+    /// # Errors
+    /// Whatever the store reports.
+    pub async fn settle(&self) -> LogResult<()> {
+        for epoch in self.chain.epochs() {
+            self.store.settle(&name::epoch_folder(self.target(), epoch)).await?;
+        }
+        Ok(())
+    }
+
     /// All pieces as last loaded, with what was appended since.
     pub fn chain(&self) -> &Chain {
         &self.chain

@@ -66,6 +66,8 @@ impl LogChain {
     pub async fn trim(&self, plan: &TrimPlan) -> LogResult<()> {
         for key in &plan.keys {
             self.store.delete(key).await?;
+            // One that comes back with a power cut would lie alone, behind a hole.
+            self.store.settle(key.rsplit_once('/').map_or("", |(folder, _)| folder)).await?;
         }
         Ok(())
     }

@@ -23,6 +23,8 @@ pub(super) async fn perform(
     progress: Progress<'_>,
 ) -> Result<PruneReport> {
     let mut report = PruneReport::default();
+    // A backup that was forgotten must not come back with a power cut once its packs are gone.
+    repository.store().settle("snapshots").await?;
     if !plan.repack.is_empty() {
         repack(repository, lock, &plan, &mut report, progress).await?;
     }
@@ -130,6 +132,8 @@ async fn replace_index(
     }
     lock.confirm().await?;
     remove(repository, lock, plan.index_files.iter().map(|id| id.key("index")).collect(), |_| {}).await?;
+    // Nor may an index file that names them.
+    store.settle("index").await?;
     report.index_files_replaced = plan.index_files.len() as u64;
     Ok(())
 }
