@@ -62,7 +62,7 @@ fn what_the_window_needs_stays_and_comes_back_and_the_rest_is_freed() -> Result<
     let server = Postgres::create(&Installation::postgres_15()?, &Options { wal_segment_mb: 1, ..Options::default() })?;
     ledger::create(&server, None)?;
     let mut backstay = Backstay::in_folder(&server.address())?;
-    backstay.fails(&["forget", TARGET], 2, &["no retention policy", "keep-daily"])?;
+    backstay.fails(&["forget", TARGET], 2, &["no retention policy"])?;
     let mut archive = backstay.archive()?;
     server.wait_streaming("backstay")?;
     let mut made = Vec::new();

@@ -310,7 +310,7 @@ impl Surroundings {
     }
 
     async fn check(&self) -> Result<(), Trouble> {
-        let report = self.repository().await?.check(CheckOptions { read_data: true }, |_| {}).await?;
+        let report = self.repository().await?.check(CheckOptions::everything(), |_| {}).await?;
         if !report.is_sound() {
             self.ledger.violated(format!("client {} checks while others work: {:?}", self.client, report.errors));
         }

@@ -22,7 +22,7 @@ async fn look(auditor: &Surroundings, promised: &Promises) -> Result<Vec<String>
     // Whoever held them is dead.
     repository.unlock(true).await?;
     let mut broken = backups_are_whole(&repository, promised, || promised.clone()).await?;
-    let report = repository.check(CheckOptions { read_data: true }, |_| {}).await?;
+    let report = repository.check(CheckOptions::everything(), |_| {}).await?;
     broken.extend(report.errors.iter().map(|error| format!("check: {error}")));
     let log = auditor.log().await?;
     broken.extend(log_is_whole(&log, promised).await?);
@@ -75,8 +75,9 @@ pub async fn backups_are_whole(
 async fn read_all(reader: &SnapshotReader) -> backstay_repo::Result<Files> {
     let mut files = Files::new();
     for node in reader.nodes().await? {
-        if let NodeKind::File { bytes, .. } = node.kind {
-            files.insert(node.path.to_string(), reader.read_all(&node.path, bytes).await?);
+        // What these scenarios put has plain names.
+        if let (NodeKind::File { bytes, .. }, Some(path)) = (node.kind, node.path.to_relative()) {
+            files.insert(path.to_string(), reader.read_all(&path, bytes).await?);
         }
     }
     Ok(files)
