@@ -137,8 +137,13 @@ impl Index {
 
     /// A data blob's number, which is shorter than its id.
     pub(crate) fn number(&self, id: &Id) -> Result<u32> {
-        self.require(BlobKind::Data, id)?;
-        let at = self.position(BlobKind::Data, id).and_then(|at| u32::try_from(at).ok());
+        self.number_of(BlobKind::Data, id)
+    }
+
+    /// The number of a blob of any kind.
+    pub(crate) fn number_of(&self, kind: BlobKind, id: &Id) -> Result<u32> {
+        self.require(kind, id)?;
+        let at = self.position(kind, id).and_then(|at| u32::try_from(at).ok());
         at.ok_or_else(|| RepoError::damaged("index", "it names more than 4 billion blobs"))
     }
 
@@ -160,6 +165,11 @@ impl Index {
     /// The pack with this number.
     pub(crate) fn pack(&self, number: u32) -> Id {
         self.packs[number as usize]
+    }
+
+    /// How many packs it names; their numbers are below that.
+    pub(crate) fn packs(&self) -> usize {
+        self.packs.len()
     }
 
     /// How many different blobs it knows.

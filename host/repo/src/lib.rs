@@ -41,6 +41,7 @@
 mod aligned;
 mod check;
 mod compression;
+mod copy;
 pub mod crypto;
 mod document;
 mod error;
@@ -51,28 +52,37 @@ pub mod limits;
 mod local_reader;
 mod lock;
 pub mod log;
+mod marks;
 mod origin;
 mod pack;
 mod polynomial;
 mod quote;
 mod read;
+mod references;
+mod repair;
 mod repository;
 mod snapshot;
 mod stamp;
+mod stats;
 pub mod store;
 mod tree;
 mod write;
 
 pub use check::{CheckOptions, CheckProgress, CheckReport};
+pub use copy::{Copied, CopyPlan, CopyReport, SnapshotCopy, ToCopy};
 pub use crypto::{MasterKey, Password};
 pub use error::{RepoError, RepoErrorKind, Result};
 pub use id::{Id, InvalidId};
 pub use key::{KdfCost, KeyInfo};
 pub use lock::{Lock, LockInfo, LockKind};
 pub use read::{PlaceOptions, PlaceProgress, PlaceSummary, SnapshotReader};
+pub use repair::{
+    BrokenSnapshot, DamagedFile, IndexPlan, IndexRepair, Repaired, SnapshotRepair, SnapshotRepairOptions, SnapshotsPlan,
+};
 pub use repository::{InitOptions, Repository, Unlocked};
 pub use snapshot::{Snapshot, SnapshotMeta};
 pub use stamp::FileStamp;
+pub use stats::{Added, Stats, StatsProgress, Usage};
 pub use store::{ObjectInfo, RetryPolicy, Store, StoreConfig};
 pub use tree::{Node, NodeKind};
 pub use write::{

@@ -22,6 +22,7 @@
 mod append;
 mod check;
 mod compact;
+mod copy;
 mod document;
 mod error;
 mod index;
@@ -32,11 +33,14 @@ mod place;
 mod read;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 pub use check::{DamagedObject, LogReport};
 pub use compact::{CompactPolicy, CompactReport};
+pub use copy::{LogCopied, LogCopyOptions};
 pub use document::Identity;
 pub use error::{LogError, LogResult};
+pub use usage::LogUsage;
 
 use crate::{MasterKey, ObjectInfo, RepoErrorKind, Store};
 use backstay_core::{Chain, Position, Segment, TargetName};
