@@ -357,13 +357,14 @@ impl Copying<'_> {
             // All of them: what is under way on another thread counts, whatever failed beside it.
             while let Some(read) = sent.next().await {
                 match read {
-                    Ok((numbers, bytes)) => {
+                    Ok(Sent { numbers, bytes, failed: lost }) => {
                         self.report.blobs += numbers.len() as u64;
                         self.report.bytes += bytes;
                         for number in numbers {
                             self.sent.mark(number);
                         }
                         (self.progress)(self.report.bytes, self.total);
+                        failed = failed.or(lost);
                     }
                     Err(error) => failed = failed.or(Some(error)),
                 }
@@ -430,15 +431,53 @@ impl Copying<'_> {
     }
 }
 
-/// Reads a stretch of a pack and hands its blobs on; answers their numbers and stored bytes.
-async fn send_read(from: &Repository, index: &Index, packer: &Arc<Packer>, read: Read<u32>) -> Result<(Vec<u32>, u64)> {
+/// What came of one request.
+#[derive(Default)]
+struct Sent {
+    numbers: Vec<u32>,
+    /// Stored bytes.
+    bytes: u64,
+    /// Why a blob was not sent.
+    failed: Option<RepoError>,
+}
+
+/// Reads a stretch of a pack and hands its blobs on. What does not open leaves its neighbours alone: they are read once
+/// more, one by one.
+async fn send_read(from: &Repository, index: &Index, packer: &Arc<Packer>, read: Read<u32>) -> Result<Sent> {
+    let pack = read.pack;
+    let (mut sent, again) = send_stretch(from, index, packer, read).await?;
+    for (blob, number) in again {
+        let start = u64::from(blob.offset);
+        let alone = Read { pack, range: start..start + u64::from(blob.length), wants: vec![(blob, number)] };
+        let (one, _) = send_stretch(from, index, packer, alone).await?;
+        sent.numbers.extend(one.numbers);
+        sent.bytes += one.bytes;
+        sent.failed = sent.failed.or(one.failed);
+    }
+    Ok(sent)
+}
+
+/// The same; answers also the blobs that were opened together with one that does not.
+async fn send_stretch(
+    from: &Repository,
+    index: &Index,
+    packer: &Arc<Packer>,
+    read: Read<u32>,
+) -> Result<(Sent, Vec<(PackedBlob, u32)>)> {
     let name = index.pack(read.pack).pack_key();
-    let bytes = fetch::get(from.store(), &name, read.range.clone()).await?;
+    let bytes = match fetch::get(from.store(), &name, read.range.clone()).await {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() != RepoErrorKind::Damaged => return Err(error),
+        Err(error) if read.wants.len() == 1 => {
+            return Ok((Sent { failed: Some(error), ..Sent::default() }, Vec::new()));
+        }
+        Err(_) => return Ok((Sent::default(), read.wants)),
+    };
     let (key, packer, runtime) = (Arc::clone(from.shared_key()), Arc::clone(packer), Handle::current());
-    let sent = tokio::task::spawn_blocking(move || {
+    let sending = tokio::task::spawn_blocking(move || {
         let mut bytes = fetch::own(bytes);
         let mut plain = AlignedBuffer::default();
-        let (mut numbers, mut stored) = (Vec::with_capacity(read.wants.len()), 0);
+        let (mut sent, mut again) = (Sent::default(), Vec::new());
         let mut rest = read.wants.as_slice();
         while let Some((first, _)) = rest.first() {
             // As many as are hashed together.
@@ -450,16 +489,27 @@ async fn send_read(from: &Repository, index: &Index, packer: &Arc<Packer>, read:
             let (group, others) = rest.split_at(group.count().max(1));
             rest = others;
             plain.clear();
-            let opened = open(&key, &name, group, read.range.start, &mut bytes, &mut plain)?;
+            let opened = match open(&key, &name, group, read.range.start, &mut bytes, &mut plain) {
+                Ok(opened) => opened,
+                Err(error) if error.kind() == RepoErrorKind::Damaged && group.len() == 1 => {
+                    sent.failed = sent.failed.or(Some(error));
+                    continue;
+                }
+                Err(error) if error.kind() == RepoErrorKind::Damaged => {
+                    again.extend_from_slice(group);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             let blobs: Vec<(Id, &[u8], u32)> =
                 opened.into_iter().map(|(blob, text)| (blob.id, &bytes[text], blob.raw_length)).collect();
             packer.store_opened(&runtime, first.kind, &blobs)?;
-            stored += group.iter().map(|(blob, _)| u64::from(blob.length)).sum::<u64>();
-            numbers.extend(group.iter().map(|(_, number)| *number));
+            sent.bytes += group.iter().map(|(blob, _)| u64::from(blob.length)).sum::<u64>();
+            sent.numbers.extend(group.iter().map(|(_, number)| *number));
         }
-        Ok((numbers, stored))
+        Ok((sent, again))
     });
-    sent.await?
+    sending.await?
 }
 
 /// Opens blobs where they lie and verifies them; answers where in `bytes` the text of each is then, compressed as it was.
