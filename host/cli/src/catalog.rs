@@ -10,7 +10,7 @@ use crate::{
 use backstay_core::{Chain, Confirmed, Gap, TargetName};
 use backstay_pipeline::{FailureKind, RepositorySpec, repository::open_log};
 use backstay_repo::{
-    CheckOptions, CheckProgress, RepoErrorKind, RetryPolicy,
+    CheckOptions, CheckProgress, Problem, ReadData, RepoErrorKind, RetryPolicy,
     log::{LogChain, LogReport},
 };
 use std::{
@@ -30,14 +30,16 @@ pub(crate) struct Catalog {
 
 /// What a check found.
 pub(crate) struct Checked {
-    /// What is damaged or missing, one line each.
-    pub(crate) problems: Vec<String>,
+    /// What is damaged or missing.
+    pub(crate) problems: Vec<Problem>,
     /// Missing links of the logs, by target.
     pub(crate) gaps: Vec<(TargetName, Gap)>,
     /// Problems that are not listed.
     pub(crate) unlisted: u64,
     /// Backups and other snapshots looked at.
     pub(crate) snapshots: u64,
+    /// Packs read and verified.
+    pub(crate) packs_read: u64,
     /// Bytes read and verified, of packs and logs.
     pub(crate) bytes_read: u64,
 }
@@ -50,7 +52,8 @@ impl Context {
             match target {
                 Some(target) => {
                     let target = config.target(target)?;
-                    list(&home(&config, target).await?.open, Some(&target.name)).await
+                    let home = home(&config, target).await?;
+                    list(&home.repository.name, &home.open, Some(&target.name)).await
                 }
                 None => all(&config).await,
             }
@@ -64,16 +67,16 @@ impl Context {
         let config = self.config()?;
         let target = config.target(target)?;
         self.block_on(async {
-            let open = home(&config, target).await?.open;
+            let Home { repository, open, .. } = home(&config, target).await?;
             // Backups first: the log that is listed later reaches at least as far.
-            let records = list(&open, Some(&target.name)).await?;
+            let records = list(&repository.name, &open, Some(&target.name)).await?;
             let log = open_log(&open, &target.name).await?;
             Ok(Catalog { records, confirmed: log.confirmed().await?, chain: log.chain().clone() })
         })
     }
 
-    /// Checks a repository with its logs; with `read_data` every byte.
-    pub(crate) async fn check(&self, open: &backstay_repo::Repository, read_data: bool) -> Result<Checked> {
+    /// Checks a repository with its logs; reads as much as is wished, the logs where that is everything.
+    pub(crate) async fn check(&self, open: &backstay_repo::Repository, read_data: ReadData) -> Result<Checked> {
         let progress = Mutex::new(self.progress());
         let shown = |at: CheckProgress| {
             // A drawing that panicked elsewhere is no reason to stop checking.
@@ -86,8 +89,10 @@ impl Context {
             gaps: Vec::new(),
             unlisted: report.errors_unlisted,
             snapshots: report.snapshots,
+            packs_read: report.packs_read,
             bytes_read: report.bytes_read,
         };
+        let read_data = read_data == ReadData::Everything;
         for target in LogChain::targets(open.store()).await? {
             let log = open_log(open, &target).await?.check(read_data).await?;
             checked.add(&target, log);
@@ -98,7 +103,11 @@ impl Context {
 
 impl Checked {
     fn add(&mut self, target: &TargetName, log: LogReport) {
-        self.problems.extend(log.damaged.into_iter().map(|damaged| format!("{}: {}", damaged.object, damaged.why)));
+        self.problems.extend(log.damaged.into_iter().map(|damaged| Problem {
+            what: damaged.why.strip_prefix(&format!("{} ", damaged.object)).unwrap_or(&damaged.why).to_owned(),
+            object: damaged.object,
+            affected: None,
+        }));
         self.gaps.extend(log.gaps.into_iter().map(|gap| (target.clone(), gap)));
         self.bytes_read += log.read_bytes;
     }
@@ -210,7 +219,7 @@ async fn all(config: &Config) -> Result<Vec<Record>> {
             false => open_as(repository, &spec).await,
         };
         match opened {
-            Ok(open) => found.push((repository, list(&open, None).await?)),
+            Ok(open) => found.push((repository, list(&repository.name, &open, None).await?)),
             // Asked for everything, a repository that was not made yet holds nothing.
             Err(Unopened::Absent(_)) if config.repositories.len() > 1 => {}
             Err(unopened) if unopened.is_away() && config.targets.values().any(stands_in) => {
@@ -270,7 +279,18 @@ pub(crate) async fn log(config: &Config, target: &Target) -> Result<LogChain> {
     Ok(open_log(&home(config, target).await?.open, &target.name).await?)
 }
 
-async fn list(repository: &backstay_repo::Repository, target: Option<&TargetName>) -> Result<Vec<Record>> {
+async fn list(
+    name: &RepositoryName,
+    repository: &backstay_repo::Repository,
+    target: Option<&TargetName>,
+) -> Result<Vec<Record>> {
     let entries = backstay_pipeline::catalog::entries(repository, target).await?;
-    Ok(entries.into_iter().map(|entry| Record { backup: entry.backup, uploaded: entry.snapshot.uploaded }).collect())
+    let mut pins = repository.pins().await?;
+    let record = |entry: backstay_pipeline::catalog::Entry| Record {
+        repository: name.clone(),
+        pinned: pins.remove(&entry.backup.id).map(|pin| pin.reason),
+        uploaded: entry.snapshot.uploaded,
+        backup: entry.backup,
+    };
+    Ok(entries.into_iter().map(record).collect())
 }

@@ -6,6 +6,8 @@
 //!      ├─ BackupSession              files ► chunks ► blobs ► packs ► index ► snapshot
 //!      │     └─ data/, index/, snapshots/
 //!      ├─ SnapshotReader             snapshot ► trees ► nodes ► blobs ► files in a folder
+//!      ├─ Pin ───────── pins/         backups that no policy takes away
+//!      ├─ prune                      frees what nothing refers to
 //!      ├─ check                      does all that must be there exist, and is it right
 //!      └─ log ─────── logs/          the log chains; stock restic ignores the folder
 //!   Store ── one prefix of an object store, reduced to what the above need
@@ -45,6 +47,10 @@ mod copy;
 pub mod crypto;
 mod document;
 mod error;
+mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzz;
 mod id;
 mod index;
 mod key;
@@ -53,9 +59,12 @@ mod local_reader;
 mod lock;
 pub mod log;
 mod marks;
+mod node_path;
 mod origin;
 mod pack;
+mod pin;
 mod polynomial;
+mod prune;
 mod quote;
 mod read;
 mod references;
@@ -68,13 +77,16 @@ pub mod store;
 mod tree;
 mod write;
 
-pub use check::{CheckOptions, CheckProgress, CheckReport};
+pub use check::{Affected, CheckOptions, CheckProgress, CheckReport, InvalidSubset, Problem, ReadData, Subset};
 pub use copy::{Copied, CopyPlan, CopyReport, SnapshotCopy, ToCopy};
 pub use crypto::{MasterKey, Password};
 pub use error::{RepoError, RepoErrorKind, Result};
 pub use id::{Id, InvalidId};
 pub use key::{KdfCost, KeyInfo};
 pub use lock::{Lock, LockInfo, LockKind};
+pub use node_path::NodePath;
+pub use pin::Pin;
+pub use prune::{PruneOptions, PrunePlan, PruneProgress, PruneReport, Repack};
 pub use read::{PlaceOptions, PlaceProgress, PlaceSummary, SnapshotReader};
 pub use repair::{
     BrokenSnapshot, DamagedFile, IndexPlan, IndexRepair, Repaired, SnapshotRepair, SnapshotRepairOptions, SnapshotsPlan,

@@ -42,7 +42,12 @@ pub(crate) fn run(args: BackupArgs, context: &Context) -> Result<()> {
     let Ran { result: JobResult::Backup(done), level } = context.job_with_mirrors(&args.target, job)? else {
         return Err(crate::job::answered_something_else());
     };
-    let record = Record { backup: Backup { id: done.id, manifest: done.manifest }, uploaded: Some(done.uploaded) };
+    let record = Record {
+        backup: Backup { id: done.id, manifest: done.manifest },
+        uploaded: Some(done.uploaded),
+        repository: context.config()?.target(&args.target)?.repository.clone(),
+        pinned: None,
+    };
     let output: &Output = context.output();
     let manifest = &record.backup.manifest;
     let unread = match done.unread {
