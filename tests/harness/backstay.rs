@@ -43,6 +43,12 @@ pub struct Config {
     pub grants: Vec<String>,
     /// Lines of `[targets.shop.limits]`.
     pub limits: Vec<String>,
+    /// The target's repository.
+    pub home: String,
+    /// More lines of `[targets.shop]`.
+    pub target: Vec<String>,
+    /// More sections.
+    pub sections: Vec<String>,
 }
 
 /// A configuration, its secrets, and the repository it names.
@@ -119,6 +125,9 @@ impl Backstay {
                 ),
             ],
             limits: Vec::new(),
+            home: "main".into(),
+            target: Vec::new(),
+            sections: Vec::new(),
         };
         let new = Self {
             install: install()?,
@@ -156,11 +165,13 @@ impl Backstay {
     }
 
     fn write_config(&self) -> Result<()> {
-        let Config { repository, engine, settings, grants, limits } = &self.config;
+        let Config { repository, engine, settings, grants, limits, home, target, sections } = &self.config;
         let text = format!(
-            "[repositories.main]\n{}\n\n[targets.{TARGET}]\nengine = \"{engine}\"\nrepository = \"main\"\n\
+            "[repositories.main]\n{}\n\n{}\n[targets.{TARGET}]\nengine = \"{engine}\"\nrepository = \"{home}\"\n{}\n\
              settings = {{ {settings} }}\n[targets.{TARGET}.grants]\n{}\n\n[targets.{TARGET}.limits]\n{}\n",
             repository.join("\n"),
+            sections.join("\n"),
+            target.join("\n"),
             grants.join("\n"),
             limits.join("\n")
         );
@@ -170,6 +181,21 @@ impl Backstay {
     /// The configuration's file.
     pub fn config_file(&self) -> PathBuf {
         self.scratch.join("backstay.toml")
+    }
+
+    /// Adds a repository in a folder with a password of its own, initialised; answers stock restic on it.
+    pub fn add_repository(&mut self, name: &str) -> Result<Restic> {
+        let (folder, password) = (self.scratch.join(name), self.scratch.join(format!("{name}.password")));
+        account::write(&password, &format!("the password of {name}\n"))?;
+        self.reconfigure(|config| {
+            config.sections.push(format!(
+                "[repositories.{name}]\nurl = \"file://{}\"\npassword-file = \"{}\"\n",
+                folder.display(),
+                password.display()
+            ));
+        })?;
+        self.ok(&["repo", "init", name])?;
+        Ok(Restic::new(folder.display().to_string(), &password, None))
     }
 
     /// The repository's folder, when it lies in one.

@@ -45,6 +45,7 @@ struct Shared {
     requests: AtomicU64,
     one_in: AtomicU64,
     stop: AtomicBool,
+    away: AtomicBool,
     upstream: SocketAddr,
 }
 
@@ -67,6 +68,7 @@ impl FaultProxy {
             requests: AtomicU64::new(0),
             one_in: AtomicU64::new(one_in),
             stop: AtomicBool::new(false),
+            away: AtomicBool::new(false),
             upstream,
         });
         let mine = Arc::clone(&shared);
@@ -76,6 +78,9 @@ impl FaultProxy {
                     return;
                 }
                 let Ok(client) = client else { continue };
+                if mine.away.load(Ordering::Relaxed) {
+                    continue;
+                }
                 let shared = Arc::clone(&mine);
                 std::thread::spawn(move || {
                     if let Err(error) = serve(&client, &shared) {
@@ -96,6 +101,11 @@ impl FaultProxy {
     /// From now on a fault once in `one_in` requests; 0 for never.
     pub fn set_rate(&self, one_in: u64) {
         self.shared.one_in.store(one_in, Ordering::Relaxed);
+    }
+
+    /// Whether the store is away: every connection ends before it is heard.
+    pub fn set_away(&self, away: bool) {
+        self.shared.away.store(away, Ordering::Relaxed);
     }
 
     /// Requests so far.

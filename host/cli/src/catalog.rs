@@ -2,17 +2,21 @@
 
 use crate::{
     command::backups::Record,
-    config::{Repository, RepositoryName},
+    config::{Config, Repository, RepositoryName, Target},
     context::Context,
     failure::{Failure, Result},
+    limits::MIRROR_CONTACT,
 };
 use backstay_core::{Chain, Confirmed, Gap, TargetName};
-use backstay_pipeline::{RepositorySpec, repository::open_log};
+use backstay_pipeline::{FailureKind, RepositorySpec, repository::open_log};
 use backstay_repo::{
-    CheckOptions, CheckProgress, Problem, ReadData, RepoErrorKind,
+    CheckOptions, CheckProgress, Problem, ReadData, RepoErrorKind, RetryPolicy,
     log::{LogChain, LogReport},
 };
-use std::sync::{Mutex, PoisonError};
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+};
 
 /// Everything that says where a target can be restored to.
 pub(crate) struct Catalog {
@@ -44,21 +48,15 @@ impl Context {
     /// The backups of one target, or of all targets in all repositories of the configuration, oldest first.
     pub(crate) fn records(&self, target: Option<&str>) -> Result<Vec<Record>> {
         let config = self.config()?;
-        let target = target.map(|target| config.target(target)).transpose()?;
-        let repositories = config.repositories.values();
-        let wanted = repositories.filter(|repository| target.is_none_or(|target| target.repository == repository.name));
-        let wanted: Vec<&Repository> = wanted.collect();
         let mut records = self.block_on(async {
-            let mut records = Vec::new();
-            for repository in &wanted {
-                match open(repository).await {
-                    Ok(open) => records.extend(list(&repository.name, &open, target.map(|target| &target.name)).await?),
-                    // Asked for everything, a repository that was not made yet holds nothing.
-                    Err(Unopened::Absent(_)) if target.is_none() && wanted.len() > 1 => {}
-                    Err(unopened) => return Err(unopened.into()),
+            match target {
+                Some(target) => {
+                    let target = config.target(target)?;
+                    let home = home(&config, target).await?;
+                    list(&home.repository.name, &home.open, Some(&target.name)).await
                 }
+                None => all(&config).await,
             }
-            Ok(records)
         })?;
         records.sort_by_key(|record| record.backup.manifest.finished);
         Ok(records)
@@ -68,9 +66,8 @@ impl Context {
     pub(crate) fn catalog(&self, target: &str) -> Result<Catalog> {
         let config = self.config()?;
         let target = config.target(target)?;
-        let repository = config.repository(target.repository.as_str())?;
         self.block_on(async {
-            let open = open(repository).await?;
+            let Home { repository, open, .. } = home(&config, target).await?;
             // Backups first: the log that is listed later reaches at least as far.
             let records = list(&repository.name, &open, Some(&target.name)).await?;
             let log = open_log(&open, &target.name).await?;
@@ -124,6 +121,16 @@ pub(crate) enum Unopened {
     Other(Failure),
 }
 
+impl Unopened {
+    /// Whether another repository may stand in for it: it cannot be reached, refuses, or is not there.
+    pub(crate) fn is_away(&self) -> bool {
+        match self {
+            Self::Absent(_) => true,
+            Self::Other(failure) => matches!(failure.kind(), FailureKind::Unreachable | FailureKind::Denied),
+        }
+    }
+}
+
 impl From<Unopened> for Failure {
     fn from(unopened: Unopened) -> Self {
         match unopened {
@@ -137,11 +144,119 @@ pub(crate) async fn open(repository: &Repository) -> Result<backstay_repo::Repos
     open_as(repository, &repository.spec().map_err(Unopened::Other)?).await
 }
 
-/// Opens a repository for a job: the job gets its key, not its password.
-pub(crate) async fn unlock(repository: &Repository) -> Result<RepositorySpec, Unopened> {
-    let spec = repository.spec().map_err(Unopened::Other)?;
-    let opened = open_as(repository, &spec).await?;
-    Ok(backstay_pipeline::repository::unlocked(spec, &opened))
+/// The first of a target's repositories that can be reached.
+pub(crate) struct Home<'a> {
+    /// It.
+    pub(crate) repository: &'a Repository,
+    /// What opened it.
+    pub(crate) spec: RepositorySpec,
+    /// The same, open.
+    pub(crate) open: backstay_repo::Repository,
+    /// Those before it.
+    pub(crate) away: Vec<Away<'a>>,
+}
+
+/// A repository that cannot be reached.
+pub(crate) struct Away<'a> {
+    /// It.
+    pub(crate) repository: &'a Repository,
+    /// Why.
+    pub(crate) why: Failure,
+}
+
+/// Opens the first of a target's repositories that can be reached, and says so when it is not the target's own.
+pub(crate) async fn home<'a>(config: &'a Config, target: &Target) -> Result<Home<'a>> {
+    let all = config.repositories_of(target)?;
+    let has_mirrors = all.len() > 1;
+    let mut away: Vec<Away<'a>> = Vec::new();
+    for repository in all {
+        let spec = repository.spec()?;
+        let opened = match has_mirrors {
+            true => open_soon(repository, &spec).await,
+            false => open_as(repository, &spec).await,
+        };
+        match opened {
+            Ok(open) => {
+                for Away { repository: other, why } in &away {
+                    let (name, why) = (&other.name, why.message());
+                    tracing::warn!("repository `{name}` is away, using its mirror `{}`: {why}", repository.name);
+                }
+                return Ok(Home { repository, spec, open, away });
+            }
+            Err(unopened) if has_mirrors && unopened.is_away() => away.push(Away { repository, why: unopened.into() }),
+            Err(unopened) => return Err(unopened.into()),
+        }
+    }
+    let first = away.into_iter().next().map(|away| away.why);
+    Err(first.unwrap_or_else(|| Failure::usage("failed to find a repository")))
+}
+
+/// Opens a repository that others can stand in for: whether it answers is known soon.
+pub(crate) async fn open_soon(
+    repository: &Repository,
+    spec: &RepositorySpec,
+) -> Result<backstay_repo::Repository, Unopened> {
+    let store = backstay_pipeline::repository::connect(spec).map_err(|error| Unopened::Other(error.into()))?;
+    let patience = RetryPolicy { deadline: MIRROR_CONTACT, ..RetryPolicy::default() };
+    match store.with_retry(patience).exists("config").await {
+        Ok(_) => open_as(repository, spec).await,
+        Err(error) => Err(Unopened::Other(error.into())),
+    }
+}
+
+/// The backups of all repositories of the configuration. Of a target with mirrors those of one: they are the same.
+async fn all(config: &Config) -> Result<Vec<Record>> {
+    let mut found: Vec<(&Repository, Vec<Record>)> = Vec::new();
+    let mut away = Vec::new();
+    for repository in config.repositories.values() {
+        let stands_in = |target: &Target| {
+            (target.repository == repository.name && !target.mirrors.is_empty())
+                || target.mirrors.contains(&repository.name)
+        };
+        let spec = repository.spec()?;
+        let opened = match config.targets.values().any(stands_in) {
+            true => open_soon(repository, &spec).await,
+            false => open_as(repository, &spec).await,
+        };
+        match opened {
+            Ok(open) => found.push((repository, list(&repository.name, &open, None).await?)),
+            // Asked for everything, a repository that was not made yet holds nothing.
+            Err(Unopened::Absent(_)) if config.repositories.len() > 1 => {}
+            Err(unopened) if unopened.is_away() && config.targets.values().any(stands_in) => {
+                away.push((repository, Failure::from(unopened)));
+            }
+            Err(unopened) => return Err(unopened.into()),
+        }
+    }
+    for (repository, why) in away {
+        let is_found = |name: &RepositoryName| found.iter().any(|(other, _)| other.name == *name);
+        let mut of_it = config.targets.values().filter(|target| target.repository == repository.name);
+        if of_it.any(|target| !target.mirrors.iter().any(is_found)) {
+            return Err(why);
+        }
+        tracing::warn!("repository `{}` is away: {}", repository.name, why.message());
+    }
+    let homes: BTreeMap<&TargetName, &RepositoryName> = config
+        .targets
+        .values()
+        .filter_map(|target| {
+            let mut names = std::iter::once(&target.repository).chain(&target.mirrors);
+            let home = names.find(|name| found.iter().any(|(repository, _)| repository.name == **name))?;
+            Some((&target.name, home))
+        })
+        .collect();
+    let mut records = Vec::new();
+    for (repository, listed) in found {
+        records.extend(listed.into_iter().filter(|record| {
+            let target = config.targets.get(&record.backup.manifest.target);
+            let is_one_of = |target: &Target| {
+                std::iter::once(&target.repository).chain(&target.mirrors).any(|name| *name == repository.name)
+            };
+            // What lies elsewhere is no copy.
+            !target.is_some_and(is_one_of) || homes.get(&record.backup.manifest.target) == Some(&&repository.name)
+        }));
+    }
+    Ok(records)
 }
 
 async fn open_as(repository: &Repository, spec: &RepositorySpec) -> Result<backstay_repo::Repository, Unopened> {
@@ -160,8 +275,8 @@ async fn open_as(repository: &Repository, spec: &RepositorySpec) -> Result<backs
 }
 
 /// Opens a target's log.
-pub(crate) async fn log(repository: &Repository, target: &TargetName) -> Result<LogChain> {
-    Ok(open_log(&open(repository).await?, target).await?)
+pub(crate) async fn log(config: &Config, target: &Target) -> Result<LogChain> {
+    Ok(open_log(&home(config, target).await?.open, &target.name).await?)
 }
 
 async fn list(

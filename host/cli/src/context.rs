@@ -111,6 +111,12 @@ impl Config {
         })
     }
 
+    /// The repositories of a target: its own, then its mirrors.
+    pub(crate) fn repositories_of(&self, target: &Target) -> Result<Vec<&Repository>> {
+        let names = std::iter::once(&target.repository).chain(&target.mirrors);
+        names.map(|name| self.repository(name.as_str())).collect()
+    }
+
     /// The repository of that name.
     pub(crate) fn repository(&self, name: &str) -> Result<&Repository> {
         let known = self.repositories.keys().map(crate::config::RepositoryName::as_str);

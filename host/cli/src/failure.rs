@@ -43,6 +43,16 @@ impl Failure {
         Self::new(FailureKind::Usage, message)
     }
 
+    /// What kind it is.
+    pub(crate) fn kind(&self) -> FailureKind {
+        self.kind
+    }
+
+    /// What happened, one line.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
     /// What to do next, one line.
     #[must_use]
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {

@@ -7,11 +7,12 @@
 //! ```
 
 use crate::{
-    catalog,
+    catalog::{self, Away, Home},
     command::restore::show_plan,
     config::{self, Config, Grants, Repository, Target},
     context::Context,
     failure::{Failure, Result},
+    mirror::{self, Bell, Level, Standing},
     progress::Progress,
 };
 use backstay_pipeline::{
@@ -21,37 +22,92 @@ use backstay_sandbox::{self as sandbox, Description, GrantKind, GrantRequest};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
 };
 
 impl Context {
     /// Runs a job for a target to its end; progress, log and plans are shown meanwhile.
     pub(crate) fn job(&self, target: &str, job: Job) -> Result<JobResult> {
+        Ok(self.job_with_mirrors(target, job)?.result)
+    }
+
+    /// The same, with what became of the target's mirrors.
+    pub(crate) fn job_with_mirrors(&self, target: &str, job: Job) -> Result<Ran> {
         let config = self.config()?;
         let target = config.target(target)?;
         let plugin = sandbox::find(target.engine.as_str(), &self.plugin_folders())
             .map_err(|error| Failure::from(backstay_pipeline::Failure::from(error)))?;
-        let repository = match job {
-            Job::Inspect => None,
-            _ => Some(config.repository(target.repository.as_str())?),
-        };
-        // Side by side: a password takes a third of a second.
-        let (description, unlocked) = self.block_on(async {
-            let unlocked = async {
-                match repository {
-                    Some(repository) => catalog::unlock(repository).await.map(Some).map_err(Failure::from),
-                    None => Ok(None),
+        self.block_on(async {
+            // Side by side: a password takes a third of a second.
+            let home = async {
+                match job {
+                    Job::Inspect => Ok(None),
+                    _ => catalog::home(&config, target).await.map(Some),
                 }
             };
-            Ok(tokio::join!(self.describe_plugin(&plugin), unlocked))
-        })?;
-        judge(&config, target, &description?, &job)?;
-        let name = name(&job);
-        let spec = self.spec(target, plugin, unlocked?, job)?;
-        let mut progress = self.progress();
-        self.block_on(async {
-            let shown = |event| self.show(event, name, target, &mut progress);
-            Ok(backstay_pipeline::run_job(spec, &RunOptions::default(), shown).await?)
+            let (description, home) = tokio::join!(self.describe_plugin(&plugin), home);
+            judge(&config, target, &description?, &job)?;
+            let home = home?;
+            let name = name(&job);
+            // The job gets the repository's key, not its password.
+            let repository =
+                home.as_ref().map(|home| backstay_pipeline::repository::unlocked(home.spec.clone(), &home.open));
+            let spec = self.spec(target, plugin.clone(), repository, job)?;
+            let mut progress = self.progress();
+            let bell = Bell::new();
+            let shown = |event| {
+                if let Event::Progress { .. } = event {
+                    bell.ring();
+                }
+                self.show(event, name, target, &mut progress);
+            };
+            let Some(home) = home.filter(|_| !target.mirrors.is_empty()) else {
+                let result = backstay_pipeline::run_job(spec, &RunOptions::default(), shown).await?;
+                return Ok(Ran { result, level: None });
+            };
+            if let Job::Archive { .. } = spec.job {
+                mirror::before_archive(&config, target, &home).await?;
+                let work = async {
+                    let result = backstay_pipeline::run_job(spec, &RunOptions::default(), shown).await;
+                    bell.end();
+                    result
+                };
+                let (result, followed) = tokio::join!(work, mirror::follow(&config, target, &home, &bell));
+                followed?;
+                return Ok(Ran { result: result.map_err(|failure| blame(failure.into(), &home))?, level: None });
+            }
+            let is_backup = matches!(spec.job, Job::Backup { .. });
+            let result = backstay_pipeline::run_job(spec, &RunOptions::default(), shown).await?;
+            progress.finish();
+            let level = match is_backup {
+                true => Some(self.level(&config, target, &home, false).await?),
+                false => None,
+            };
+            Ok(Ran { result, level })
         })
+    }
+
+    /// Brings a target's repositories level, and says which lag.
+    pub(crate) async fn level(
+        &self,
+        config: &Config,
+        target: &Target,
+        home: &Home<'_>,
+        dry_run: bool,
+    ) -> Result<Level> {
+        let progress = Mutex::new(self.progress());
+        let shown = |name: &str, done, total| {
+            // A drawing that panicked elsewhere is no reason to stop copying.
+            let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
+            progress.update(&format!("mirror {name}"), done, Some(total));
+        };
+        let level = mirror::level(config, target, home, dry_run, &shown).await?;
+        drop(progress);
+        for Standing { repository, why, .. } in level.lagging() {
+            let why = why.as_deref().unwrap_or("unknown");
+            tracing::warn!("mirror `{repository}` lags, `backstay repo sync {}` brings it level: {why}", target.name);
+        }
+        Ok(level)
     }
 
     /// Who a plugin says it is.
@@ -86,6 +142,23 @@ impl Context {
             // The answer and the failure are what `run_job` returns.
             Event::Done(_) | Event::Failed(_) => {}
         }
+    }
+}
+
+/// What came of a job.
+pub(crate) struct Ran {
+    /// Its answer.
+    pub(crate) result: JobResult,
+    /// How the target's repositories stand after a backup; nothing without mirrors.
+    pub(crate) level: Option<Level>,
+}
+
+/// Log that is missing may lie in a repository that is away.
+fn blame(failure: Failure, home: &Home<'_>) -> Failure {
+    match home.away.first() {
+        Some(Away { repository, .. }) => failure
+            .hint_at_gap(&format!("repository `{}` is away and may have it: bring that back first", repository.name)),
+        None => failure,
     }
 }
 

@@ -12,6 +12,17 @@ pub(crate) const PASSWORD_COMMAND_MAX: Duration = Duration::from_secs(120);
 pub(crate) const PASSWORD_COMMAND_POLL: Duration = Duration::from_millis(20);
 /// Furthest a suggestion may be from what was typed, as edits per letter of the longer word (a third).
 pub(crate) const SUGGESTION_DISTANCE_DIVISOR: usize = 3;
+/// Patience with a repository that has mirrors: another one can take its place, and whoever waits for one that is away
+/// waits every time.
+pub(crate) const MIRROR_CONTACT: Duration = Duration::from_secs(5);
+/// Pause between two rounds of bringing log to a mirror: each costs a handful of requests.
+pub(crate) const MIRROR_PAUSE: Duration = Duration::from_secs(2);
+/// A mirror that is away is looked for this often, and one that is there is compared when nothing was heard for so long.
+pub(crate) const MIRROR_RETRY: Duration = Duration::from_secs(30);
+/// How often a mirror's small pieces of log are merged.
+pub(crate) const MIRROR_COMPACT: Duration = Duration::from_secs(600);
+/// An archiver that was asked to stop gives its mirrors so long to get the last of the log.
+pub(crate) const MIRROR_FAREWELL: Duration = Duration::from_secs(20);
 /// How often the progress line is drawn. Faster only burns terminal bandwidth.
 pub(crate) const PROGRESS_DRAW_HZ: u8 = 8;
 /// How many warnings and problems a human report prints before it says how many more there are.

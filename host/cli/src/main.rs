@@ -17,6 +17,7 @@ mod failure;
 mod job;
 mod limits;
 mod logging;
+mod mirror;
 mod output;
 mod plugin_build;
 mod progress;

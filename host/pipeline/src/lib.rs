@@ -30,6 +30,7 @@ mod log_source;
 mod reporter;
 pub mod repository;
 mod restore;
+pub mod transfer;
 mod work;
 
 pub use job::*;

@@ -187,6 +187,11 @@ impl Index {
         self.packs[number as usize]
     }
 
+    /// How many packs it names; their numbers are below that.
+    pub(crate) fn packs(&self) -> usize {
+        self.packs.len()
+    }
+
     /// The used blobs that readers find in these packs, by pack and in the order of their offsets.
     pub(crate) fn used_in(&self, packs: &BTreeSet<Id>, usage: &Usage) -> BTreeMap<Id, Vec<Place>> {
         let mut used: BTreeMap<Id, Vec<Place>> = BTreeMap::new();

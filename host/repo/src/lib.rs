@@ -43,6 +43,7 @@
 mod aligned;
 mod check;
 mod compression;
+mod copy;
 pub mod crypto;
 mod document;
 mod error;
@@ -57,6 +58,7 @@ pub mod limits;
 mod local_reader;
 mod lock;
 pub mod log;
+mod marks;
 mod node_path;
 mod origin;
 mod pack;
@@ -65,14 +67,18 @@ mod polynomial;
 mod prune;
 mod quote;
 mod read;
+mod references;
+mod repair;
 mod repository;
 mod snapshot;
 mod stamp;
+mod stats;
 pub mod store;
 mod tree;
 mod write;
 
 pub use check::{Affected, CheckOptions, CheckProgress, CheckReport, InvalidSubset, Problem, ReadData, Subset};
+pub use copy::{Copied, CopyPlan, CopyReport, SnapshotCopy, ToCopy};
 pub use crypto::{MasterKey, Password};
 pub use error::{RepoError, RepoErrorKind, Result};
 pub use id::{Id, InvalidId};
@@ -82,9 +88,13 @@ pub use node_path::NodePath;
 pub use pin::Pin;
 pub use prune::{PruneOptions, PrunePlan, PruneProgress, PruneReport, Repack};
 pub use read::{PlaceOptions, PlaceProgress, PlaceSummary, SnapshotReader};
+pub use repair::{
+    BrokenSnapshot, DamagedFile, IndexPlan, IndexRepair, Repaired, SnapshotRepair, SnapshotRepairOptions, SnapshotsPlan,
+};
 pub use repository::{InitOptions, Repository, Unlocked};
 pub use snapshot::{Snapshot, SnapshotMeta};
 pub use stamp::FileStamp;
+pub use stats::{Added, Stats, StatsProgress, Usage};
 pub use store::{ObjectInfo, RetryPolicy, Store, StoreConfig};
 pub use tree::{Node, NodeKind};
 pub use write::{

@@ -20,6 +20,16 @@ pub const LIST_OBJECTS_MAX: usize = 16 << 20;
 /// Sealed pack header; the format's own bound.
 pub const PACK_HEADER_BYTES_MAX: usize = 16 << 20;
 
+/// Read from a pack's end to get its header: one request for a pack of 1,500 blobs, which is more than chunks of the
+/// usual size make.
+pub const PACK_TAIL_BYTES: u64 = 64 << 10;
+/// What is missing of one backup that a repair's plan names; the rest is counted.
+pub const MISSING_MAX: usize = 20;
+
+/// A copy makes what it sent durable and indexes it whenever so much was sent: that is what an interrupted one sends
+/// again at most. The pause for it is a few packs long.
+pub const COPY_ROUND_BYTES: u64 = 1 << 30;
+
 /// How often a failed store operation is tried again before the deadline is looked at.
 pub const STORE_ATTEMPTS_MAX: u32 = 12;
 /// A store operation that has not succeeded after this long fails. Longer than the restart of a

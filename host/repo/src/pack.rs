@@ -9,8 +9,8 @@
 
 use crate::aligned::AlignedBuffer;
 use crate::crypto::{IV_BYTES, SEAL_OVERHEAD};
-use crate::limits::PACK_HEADER_BYTES_MAX;
-use crate::{Id, MasterKey, RepoError, RepoErrorKind, Result};
+use crate::limits::{PACK_HEADER_BYTES_MAX, PACK_TAIL_BYTES};
+use crate::{Id, MasterKey, RepoError, RepoErrorKind, Result, Store};
 use serde::{Deserialize, Serialize};
 
 /// What a blob holds. Packs hold one kind alone.
@@ -41,7 +41,8 @@ impl PackedBlob {
         if self.raw_length == 0 { self.length.saturating_sub(SEAL_OVERHEAD as u32) } else { self.raw_length }
     }
 
-    fn header_bytes(&self) -> usize {
+    /// What it takes in the pack's header.
+    pub(crate) fn header_bytes(&self) -> usize {
         if self.raw_length == 0 { 37 } else { 41 }
     }
 
@@ -129,14 +130,41 @@ pub(crate) fn write_entries(blobs: &[PackedBlob], header: &mut Vec<u8>) {
 
 /// Reads the header of a whole pack.
 pub(crate) fn read_header(key: &MasterKey, pack: &[u8]) -> Result<Vec<PackedBlob>> {
+    read_header_from(key, pack, pack.len() as u64)
+}
+
+/// Reads the header of a pack of `bytes` bytes with a request or two: it lies at the end.
+pub(crate) async fn fetch_header(store: &Store, key: &MasterKey, id: Id, bytes: u64) -> Result<Vec<PackedBlob>> {
+    let (name, damaged) = (id.pack_key(), |error| RepoError::damaged(id.pack_key(), error));
+    let mut tail = store.get_range(&name, bytes.saturating_sub(PACK_TAIL_BYTES)..bytes).await?;
+    let length = header_length(&tail).map_err(damaged)? as u64;
+    if length + 4 > tail.len() as u64 && length + 4 <= bytes {
+        tail = store.get_range(&name, bytes - length - 4..bytes).await?;
+    }
+    read_header_from(key, &tail, bytes).map_err(damaged)
+}
+
+/// Bytes of the sealed header, from a pack's end.
+fn header_length(tail: &[u8]) -> Result<usize> {
     let damaged = |why: &str| RepoError::new(RepoErrorKind::Damaged, why);
-    let (rest, length) = pack.split_last_chunk::<4>().ok_or_else(|| damaged("it is cut short"))?;
+    let (_, length) = tail.split_last_chunk::<4>().ok_or_else(|| damaged("it is cut short"))?;
     let length = u32::from_le_bytes(*length) as usize;
-    if length > rest.len() || length > PACK_HEADER_BYTES_MAX {
+    if length > PACK_HEADER_BYTES_MAX {
+        return Err(damaged("its header's length makes no sense"));
+    }
+    Ok(length)
+}
+
+/// The header in the end of a pack of `bytes` bytes.
+fn read_header_from(key: &MasterKey, tail: &[u8], bytes: u64) -> Result<Vec<PackedBlob>> {
+    let damaged = |why: &str| RepoError::new(RepoErrorKind::Damaged, why);
+    let length = header_length(tail)?;
+    let rest = &tail[..tail.len() - 4];
+    if length > rest.len() {
         return Err(damaged("its header's length makes no sense"));
     }
     let blobs = read_entries(&key.open(&rest[rest.len() - length..])?)?;
-    if pack_bytes(&blobs) != pack.len() as u64 {
+    if pack_bytes(&blobs) != bytes {
         return Err(damaged("its size does not fit its header"));
     }
     Ok(blobs)

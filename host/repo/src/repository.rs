@@ -6,6 +6,7 @@ use crate::key::{self, KdfCost, KeyInfo};
 use crate::lock::{self, Lock, LockInfo, LockKind};
 use crate::read::SnapshotReader;
 use crate::snapshot::{self, Snapshot};
+use crate::stats::{Stats, StatsProgress};
 use crate::write::{BackupOptions, BackupSession};
 use crate::{Id, MasterKey, Password, RepoError, RepoErrorKind, Result, Store, document, polynomial};
 use backstay_core::BackupId;
@@ -313,6 +314,18 @@ impl Repository {
         progress: impl Fn(CheckProgress) + Send + Sync,
     ) -> Result<CheckReport> {
         crate::check::check(self, options, &progress).await
+    }
+
+    /// Counts what `snapshots` use, each with the number of the group it belongs to, oldest first.
+    ///
+    /// # Errors
+    /// [`RepoErrorKind::Damaged`] when a snapshot is not whole, whatever the store reports.
+    pub async fn stats(
+        &self,
+        snapshots: &[(Snapshot, usize)],
+        progress: impl Fn(StatsProgress) + Send + Sync,
+    ) -> Result<Stats> {
+        crate::stats::stats(self, snapshots, &progress).await
     }
 
     /// The index as it is now.

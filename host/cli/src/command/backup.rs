@@ -4,6 +4,8 @@ use crate::{
     command::backups::{Record, View},
     context::Context,
     failure::Result,
+    job::Ran,
+    mirror::Level,
     output::{self, Output},
 };
 use backstay_core::Backup;
@@ -29,13 +31,15 @@ struct Made<'a> {
     backup: View<'a>,
     /// Bytes of files that were as before and not read.
     unread: u64,
+    /// Where it went, and how the target's other repositories stand; only with mirrors.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    level: Option<Level>,
 }
 
 /// Backs up; the id comes last, alone on its line.
 pub(crate) fn run(args: BackupArgs, context: &Context) -> Result<()> {
-    let JobResult::Backup(done) =
-        context.job(&args.target, Job::Backup { method: args.method, reread: args.reread })?
-    else {
+    let job = Job::Backup { method: args.method, reread: args.reread };
+    let Ran { result: JobResult::Backup(done), level } = context.job_with_mirrors(&args.target, job)? else {
         return Err(crate::job::answered_something_else());
     };
     let record = Record {
@@ -67,5 +71,5 @@ pub(crate) fn run(args: BackupArgs, context: &Context) -> Result<()> {
         manifest.end,
         record.backup.id
     );
-    output.result(&Made { backup: record.view(), unread: done.unread }, text)
+    output.result(&Made { backup: record.view(), unread: done.unread, level }, text)
 }

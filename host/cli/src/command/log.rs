@@ -92,7 +92,7 @@ fn fetch(args: &FetchArgs, context: &Context) -> Result<()> {
         return told(args, context, bytes);
     }
     let bytes = context.block_on(async {
-        let log = catalog::log(repository, &target.name).await?;
+        let log = catalog::log(&config, target).await?;
         if log.file_pieces(&args.file).is_empty() {
             let body = note(&log, args).await?;
             match to_standard_output {
@@ -126,13 +126,12 @@ fn fill_later(spool: Option<&Spool>, config: &Config, args: &FetchArgs) {
 fn fill_ahead(args: &FillAheadArgs, context: &Context) -> Result<()> {
     let config = context.config()?;
     let target = config.target(&args.target)?;
-    let repository = config.repository(target.repository.as_str())?;
     let failed = |error: io::Error| {
         Failure::new(FailureKind::Failed, format!("failed to fill {}: {error}", args.into.display()))
     };
     let Some(filling) = Spool::at(args.into.clone()).fill().map_err(failed)? else { return Ok(()) };
     context.block_on(async {
-        let mut log = catalog::log(repository, &target.name).await?;
+        let mut log = catalog::log(&config, target).await?;
         let file_size = whole(log.chain());
         filling.run(&mut log, &args.file, args.files, file_size).await?;
         Ok(())

@@ -30,6 +30,8 @@ password-file = "/etc/backstay/password"
 # The plugin that knows this kind of database: `backstay plugin list`.
 engine = "postgresql"
 repository = "main"
+# Repositories that get a copy of every backup and of the log; while one is away the others go on.
+# mirrors = ["cloud"]
 # The engine's own settings: `backstay plugin show postgresql` lists them.
 settings = { sslmode = "prefer" }
 

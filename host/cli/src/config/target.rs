@@ -21,6 +21,8 @@ pub(crate) struct Target {
     pub(crate) engine: EngineName,
     /// Where its backups and its log go; always one that the configuration has.
     pub(crate) repository: RepositoryName,
+    /// Repositories that get a copy of both, best first; others than that one, and each once.
+    pub(crate) mirrors: Vec<RepositoryName>,
     /// The engine's own settings.
     pub(crate) settings: Settings,
     /// What the plugin may reach.
@@ -38,22 +40,43 @@ impl Target {
         section: Section<'_>,
         repositories: impl Iterator<Item = &'r str> + Clone,
     ) -> Result<Self, ConfigError> {
-        let section = section.only(&["engine", "repository", "settings", "grants", "limits", "retention"])?;
+        let section =
+            section.only(&["engine", "repository", "mirrors", "settings", "grants", "limits", "retention"])?;
         let engine = section.parsed("engine")?.ok_or_else(|| section.missing("engine"))?.value;
+        let find = |key: &str, name: &str, span: &std::ops::Range<usize>| {
+            repositories
+                .clone()
+                .find(|known| *known == name)
+                .and_then(|known| known.parse::<RepositoryName>().ok())
+                .ok_or_else(|| {
+                    let message = format!(
+                        "{}: there is no repository `{}`{}",
+                        section.key(key),
+                        name.escape_default(),
+                        suggestion::advice(name, repositories.clone())
+                    );
+                    section.source().error(span.clone(), message)
+                })
+        };
         let written = section.text_required("repository")?;
-        let repository = repositories
-            .clone()
-            .find(|known| *known == written.value)
-            .and_then(|known| known.parse().ok())
-            .ok_or_else(|| {
-                let message = format!(
-                    "{}: there is no repository `{}`{}",
-                    section.key("repository"),
-                    written.value.escape_default(),
-                    suggestion::advice(&written.value, repositories.clone())
-                );
-                section.source().error(written.span.clone(), message)
-            })?;
+        let repository: RepositoryName = find("repository", &written.value, &written.span)?;
+        let mut mirrors: Vec<RepositoryName> = Vec::new();
+        if let Some(written) = section.texts("mirrors")? {
+            for name in &written.value {
+                let mirror = find("mirrors", name, &written.span)?;
+                let refuse = |why: &str| {
+                    let message = format!("{}: `{mirror}` {why}", section.key("mirrors"));
+                    Err(section.source().error(written.span.clone(), message))
+                };
+                if mirror == repository {
+                    return refuse("is the target's repository itself");
+                }
+                if mirrors.contains(&mirror) {
+                    return refuse("is named twice");
+                }
+                mirrors.push(mirror);
+            }
+        }
         let settings = match section.section("settings")? {
             Some(settings) => Settings::from_section(&settings)?,
             None => Settings::none(section.source().place(section.span().start)),
@@ -61,7 +84,7 @@ impl Target {
         let grants = section.section("grants")?.map(Grants::from_section).transpose()?.unwrap_or_default();
         let limits = section.section("limits")?.map(limits).transpose()?.unwrap_or_default();
         let retention = section.section("retention")?.map(retention::policy).transpose()?;
-        Ok(Self { name, engine, repository, settings, grants, limits, retention })
+        Ok(Self { name, engine, repository, mirrors, settings, grants, limits, retention })
     }
 }
 

@@ -216,6 +216,26 @@ fn every_complaint_names_its_place_and_the_way_out() {
             "directories.data = { path = \"data\", write = \"yes\" }\nendpoints.primary",
             "F:11:45: targets.shop.grants.directories.data.write must be true or false, not a text",
         ),
+        (
+            "repository = \"main\"",
+            "repository = \"main\"\nmirrors = [\"mian\"]",
+            "F:8:11: targets.shop.mirrors: there is no repository `mian`, did you mean `main`?",
+        ),
+        (
+            "repository = \"main\"",
+            "repository = \"main\"\nmirrors = [\"main\"]",
+            "F:8:11: targets.shop.mirrors: `main` is the target's repository itself",
+        ),
+        (
+            "repository = \"main\"",
+            "repository = \"main\"\nmirrors = \"main\"",
+            "F:8:11: targets.shop.mirrors must be a list of texts, not a text",
+        ),
+        (
+            "[targets.shop]",
+            "[repositories.b]\nurl = \"b\"\npassword-file = \"b\"\n[targets.shop]\nmirrors = [\"b\", \"b\"]",
+            "F:9:11: targets.shop.mirrors: `b` is named twice",
+        ),
         ("2.5", "inf", "F:8:60: targets.shop.settings.deep.list[2] is not a number that can be used"),
         ("engine = \"postgresql\"", "engine = \"postgresql", "F:6:21: invalid basic string, expected `\"`"),
         ("engine = ", "engine = \"a\"\nengine = ", "F:7:1: duplicate key"),

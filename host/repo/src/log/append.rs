@@ -100,7 +100,7 @@ impl LogChain {
     }
 
     /// A rival's piece may have been merged, which frees its name: then ours must hold the same bytes.
-    async fn expect_uncovered(&self, piece: &Segment, name: &ObjectName, body: &Bytes) -> LogResult<()> {
+    pub(super) async fn expect_uncovered(&self, piece: &Segment, name: &ObjectName, body: &Bytes) -> LogResult<()> {
         let listing = self.list(&name::epoch_folder(self.target(), piece.start.epoch)).await?;
         let ours = |listed: &&super::Listed| listed.name != *name;
         let meets = |listed: &&super::Listed| {
@@ -154,7 +154,7 @@ impl LogChain {
         Err(rival_epoch(&piece.start))
     }
 
-    async fn epoch_has_pieces(&self, epoch: u64) -> LogResult<bool> {
+    pub(super) async fn epoch_has_pieces(&self, epoch: u64) -> LogResult<bool> {
         let folder = name::epoch_folder(self.target(), epoch);
         let claim = self.sealer.key_of(&ObjectName::Claim { epoch });
         Ok(self.store.list(&folder).await?.iter().any(|info| info.key != claim))
@@ -169,7 +169,7 @@ impl Claim {
 }
 
 /// The bytes `from..to` of an epoch, out of a piece that holds them.
-fn slice<'a>(body: &'a [u8], piece: &Segment, from: u64, to: u64) -> Option<&'a [u8]> {
+pub(super) fn slice<'a>(body: &'a [u8], piece: &Segment, from: u64, to: u64) -> Option<&'a [u8]> {
     let at = |offset: u64| usize::try_from(offset.checked_sub(piece.start.offset)?).ok();
     body.get(at(from)?..at(to)?)
 }

@@ -22,6 +22,7 @@
 mod append;
 mod check;
 mod compact;
+mod copy;
 mod document;
 mod error;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -35,12 +36,15 @@ mod read;
 #[cfg(test)]
 mod tests;
 mod trim;
+mod usage;
 
 pub use check::{DamagedObject, LogReport};
 pub use compact::{CompactPolicy, CompactReport};
+pub use copy::{LogCopied, LogCopyOptions};
 pub use document::Identity;
 pub use error::{LogError, LogResult};
 pub use trim::TrimPlan;
+pub use usage::LogUsage;
 
 use crate::{MasterKey, ObjectInfo, RepoErrorKind, Store};
 use backstay_core::{Chain, Position, Segment, TargetName};

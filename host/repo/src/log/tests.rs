@@ -2,6 +2,7 @@
 //! The log on a folder and in memory, on stores that crash, and read by an independent program.
 
 mod compaction;
+mod copying;
 mod damage;
 mod faulty;
 mod independent;

@@ -168,6 +168,30 @@ impl Packer {
         stored
     }
 
+    /// Stores blobs that were opened and verified elsewhere: ids, texts, compressed as they were, and lengths of plaintext
+    /// where they are. The caller sees to it that none is there, and none comes twice.
+    pub(crate) fn store_opened(
+        self: &Arc<Self>,
+        runtime: &Handle,
+        kind: BlobKind,
+        blobs: &[(Id, &[u8], u32)],
+    ) -> Result<()> {
+        self.check()?;
+        let mut worker = self.worker()?;
+        worker.sealed.clear();
+        let mut fresh = Vec::with_capacity(blobs.len());
+        for (id, text, raw_length) in blobs {
+            let start = worker.sealed.len();
+            worker.sealed.resize(start + IV_BYTES, 0);
+            worker.sealed.extend_from_slice(text);
+            self.key.seal_tail(&mut worker.sealed, start);
+            fresh.push(Sealed { id: *id, place: start..worker.sealed.len(), raw_length: *raw_length });
+        }
+        let pushed = self.push(runtime, kind, &worker.sealed, &fresh);
+        held(&self.workers).push(worker);
+        pushed.inspect_err(|error| self.fail(error))
+    }
+
     /// Stores blobs of one kind that are sealed and verified already, as they lie one after another in `sealed`; blocks
     /// like [`Packer::store`].
     pub(crate) fn store_sealed(

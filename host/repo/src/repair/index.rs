@@ -1,0 +1,291 @@
+//! Repairing the index: what the packs' own headers say.
+
+use super::survey::Survey;
+use super::{BrokenSnapshot, DamagedFile};
+use crate::index::{Index, IndexFile, IndexPack, load_file};
+use crate::limits::{INDEX_BLOBS_MAX, LOADS_MAX};
+use crate::lock::{Lock, LockKind};
+use crate::pack::{BlobKind, PackedBlob, fetch_header, pack_bytes};
+use crate::{Id, RepoError, RepoErrorKind, Repository, Result, document, snapshot};
+use futures::{StreamExt, TryStreamExt};
+use serde::Serialize;
+use std::collections::{HashMap, HashSet};
+
+/// What a repair of the index is going to do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct IndexPlan {
+    /// Index files there are.
+    pub index_files: u64,
+    /// Those that cannot be read. They are removed.
+    pub damaged_files: Vec<DamagedFile>,
+    /// Packs that no index file names: they are added.
+    pub added_packs: Vec<Id>,
+    /// Packs that an index file describes wrongly: their own header counts.
+    pub corrected_packs: Vec<Id>,
+    /// Packs that index files name and that are not there: they are dropped.
+    pub gone_packs: Vec<Id>,
+    /// Packs whose header cannot be read: index files must not name them. They stay where they are.
+    pub unreadable_packs: Vec<DamagedFile>,
+    /// Packs that more than one index file names: one entry stays.
+    pub repeated_packs: u64,
+    /// Blobs that can be found again.
+    pub added_blobs: u64,
+    /// Blobs that were indexed and are nowhere.
+    pub lost_blobs: u64,
+    /// Index files that are written anew without what is wrong, or removed.
+    pub replaced_files: u64,
+    /// Snapshots that cannot be restored whole afterwards. Nothing: not looked at, as nothing is lost.
+    pub broken: Vec<BrokenSnapshot>,
+}
+
+impl IndexPlan {
+    /// Whether the index is right as it is.
+    pub fn is_empty(&self) -> bool {
+        self.replaced_files == 0 && self.added_packs.is_empty() && self.corrected_packs.is_empty()
+    }
+}
+
+/// A repair of the index, planned, with the lock it was planned under.
+pub struct IndexRepair {
+    repository: Repository,
+    lock: Lock,
+    plan: IndexPlan,
+    /// What is to be written.
+    write: Vec<IndexPack>,
+    /// What is removed then.
+    remove: Vec<Id>,
+}
+
+/// Everything that index files say that fits the packs.
+#[derive(Default)]
+struct Sorted {
+    clean: Vec<IndexFile>,
+    /// Good entries of files that have others too.
+    moved: Vec<IndexPack>,
+    remove: Vec<Id>,
+    good: HashSet<Id>,
+    /// Named, and there in another shape.
+    suspect: HashSet<Id>,
+    gone: HashSet<Id>,
+    /// What the entries say that are dropped.
+    dropped: Vec<PackedBlob>,
+}
+
+impl IndexRepair {
+    /// Plans under a lock of `kind`: an exclusive one if it is to be performed.
+    ///
+    /// # Errors
+    /// [`RepoErrorKind::Locked`], whatever the store reports.
+    pub async fn plan(repository: &Repository, kind: LockKind) -> Result<Self> {
+        let lock = repository.lock(kind).await?;
+        match plan(repository).await {
+            Ok((plan, write, remove)) => Ok(Self { repository: repository.clone(), lock, plan, write, remove }),
+            Err(error) => {
+                lock.give_back().await?;
+                Err(error)
+            }
+        }
+    }
+
+    /// What it is going to do.
+    pub fn summary(&self) -> &IndexPlan {
+        &self.plan
+    }
+
+    /// Does it: the new index is durable, and was read back, before old files go.
+    ///
+    /// # Errors
+    /// [`RepoErrorKind::LockLost`], whatever the store reports. What was indexed before still is then.
+    pub async fn perform(self) -> Result<()> {
+        let done = self.write_and_remove().await;
+        self.lock.give_back().await?;
+        done
+    }
+
+    /// Leaves all as it is.
+    ///
+    /// # Errors
+    /// Whatever the store reports; the lock is stale after 30 minutes then.
+    pub async fn release(self) -> Result<()> {
+        self.lock.give_back().await
+    }
+
+    async fn write_and_remove(&self) -> Result<()> {
+        let (store, key) = (self.repository.store(), self.repository.shared_key());
+        self.lock.confirm().await?;
+        for packs in files_of(&self.write) {
+            let file = IndexFile {
+                packs: packs.iter().map(|pack| IndexPack::new(pack.id, &pack.packed())).collect(),
+                ..IndexFile::default()
+            };
+            let id = document::save(store, key, "index", &file).await?;
+            let back = load_file(store, key, id).await?;
+            if back.packs.len() != packs.len() {
+                return Err(RepoError::damaged(id.key("index"), "it does not hold what was written"));
+            }
+        }
+        self.lock.confirm().await?;
+        for id in &self.remove {
+            store.delete(&id.key("index")).await?;
+        }
+        Ok(())
+    }
+}
+
+/// The packs of one index file each.
+fn files_of(packs: &[IndexPack]) -> Vec<&[IndexPack]> {
+    let (mut files, mut from, mut blobs) = (Vec::new(), 0, 0);
+    for (at, pack) in packs.iter().enumerate() {
+        if blobs > 0 && blobs + pack.blobs.len() > INDEX_BLOBS_MAX {
+            files.push(&packs[from..at]);
+            (from, blobs) = (at, 0);
+        }
+        blobs += pack.blobs.len();
+    }
+    if from < packs.len() {
+        files.push(&packs[from..]);
+    }
+    files
+}
+
+async fn plan(repository: &Repository) -> Result<(IndexPlan, Vec<IndexPack>, Vec<Id>)> {
+    let (store, key) = (repository.store(), repository.shared_key());
+    let mut plan = IndexPlan::default();
+    let ids: Vec<Id> = store.list("index").await?.iter().filter_map(|object| Id::from_key(&object.key)).collect();
+    plan.index_files = ids.len() as u64;
+    let there: HashMap<Id, u64> = store
+        .list("data")
+        .await?
+        .into_iter()
+        .filter_map(|object| Some((Id::from_key(&object.key).filter(|id| id.pack_key() == object.key)?, object.bytes)))
+        .collect();
+    let mut loads = futures::stream::iter(ids)
+        .map(|id| async move { (id, load_file(store, key, id).await) })
+        .buffer_unordered(LOADS_MAX);
+    let mut sorted = Sorted::default();
+    while let Some((id, file)) = loads.next().await {
+        match file {
+            Ok(file) => sorted.take(id, file, &there, &mut plan),
+            Err(error) if error.kind() == RepoErrorKind::Damaged => {
+                plan.damaged_files.push(DamagedFile { object: id.key("index"), why: error.to_string() });
+                sorted.remove.push(id);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    drop(loads);
+    let mut unread: Vec<(Id, u64)> =
+        there.iter().filter(|(id, _)| !sorted.good.contains(id)).map(|(id, bytes)| (*id, *bytes)).collect();
+    unread.sort();
+    let mut headers = futures::stream::iter(unread)
+        .map(|(id, bytes)| async move {
+            match fetch_header(store, key, id, bytes).await {
+                Ok(blobs) => Ok((id, Ok(blobs))),
+                Err(error) if error.kind() == RepoErrorKind::Damaged => Ok((id, Err(error))),
+                Err(error) => Err(error),
+            }
+        })
+        .buffered(LOADS_MAX);
+    while let Some((id, header)) = headers.try_next().await? {
+        match header {
+            Ok(blobs) => {
+                let known = sorted.suspect.contains(&id);
+                let packs = if known { &mut plan.corrected_packs } else { &mut plan.added_packs };
+                packs.push(id);
+                sorted.moved.push(IndexPack::new(id, &blobs));
+            }
+            Err(error) => plan.unreadable_packs.push(DamagedFile { object: id.pack_key(), why: error.to_string() }),
+        }
+    }
+    drop(headers);
+    sorted.finish(repository, &mut plan).await
+}
+
+impl Sorted {
+    /// Sorts the entries of one file.
+    fn take(&mut self, id: Id, file: IndexFile, there: &HashMap<Id, u64>, plan: &mut IndexPlan) {
+        let all = file.packs.len();
+        let mut kept = Vec::with_capacity(all);
+        for pack in file.packs {
+            let blobs = pack.packed();
+            match there.get(&pack.id) {
+                None => {
+                    self.gone.insert(pack.id);
+                    self.dropped.extend(blobs);
+                }
+                Some(bytes) if *bytes != pack_bytes(&blobs) || !is_gapless(&blobs) => {
+                    self.suspect.insert(pack.id);
+                    self.dropped.extend(blobs);
+                }
+                Some(_) if !self.good.insert(pack.id) => plan.repeated_packs += 1,
+                Some(_) => kept.push(pack),
+            }
+        }
+        if kept.len() == all {
+            self.clean.push(IndexFile { packs: kept, ..IndexFile::default() });
+        } else {
+            self.remove.push(id);
+            self.moved.extend(kept);
+        }
+    }
+
+    async fn finish(
+        self,
+        repository: &Repository,
+        plan: &mut IndexPlan,
+    ) -> Result<(IndexPlan, Vec<IndexPack>, Vec<Id>)> {
+        let Self { mut clean, moved, remove, gone, dropped, .. } = self;
+        plan.replaced_files = remove.len() as u64;
+        plan.gone_packs = gone.into_iter().collect();
+        plan.gone_packs.sort();
+        plan.damaged_files.sort_by(|a, b| a.object.cmp(&b.object));
+        let added: HashSet<&Id> = plan.added_packs.iter().collect();
+        let fresh: Vec<&IndexPack> = moved.iter().filter(|pack| added.contains(&pack.id)).collect();
+        let before = Index::from_files(HashSet::new(), &clean);
+        let blobs: HashSet<(Id, BlobKind)> =
+            fresh.iter().flat_map(|pack| pack.packed()).map(|blob| (blob.id, blob.kind)).collect();
+        plan.added_blobs = blobs.iter().filter(|(id, kind)| before.find(*kind, id).is_none()).count() as u64;
+        drop((before, blobs, fresh));
+        clean.push(IndexFile { packs: moved, ..IndexFile::default() });
+        let index = Index::from_files(HashSet::new(), &clean);
+        let lost: HashSet<(Id, BlobKind)> = dropped
+            .iter()
+            .filter(|blob| index.find(blob.kind, &blob.id).is_none())
+            .map(|blob| (blob.id, blob.kind))
+            .collect();
+        plan.lost_blobs = lost.len() as u64;
+        // What a damaged index file named is not known: then everybody is looked at.
+        if plan.lost_blobs > 0 || !plan.damaged_files.is_empty() || !plan.unreadable_packs.is_empty() {
+            plan.broken = broken(repository, &index).await?;
+        }
+        let write = clean.pop().map(|file| file.packs).unwrap_or_default();
+        Ok((std::mem::take(plan), write, remove))
+    }
+}
+
+/// The snapshots that are not whole by an index.
+async fn broken(repository: &Repository, index: &Index) -> Result<Vec<BrokenSnapshot>> {
+    let unreadable = |_| false;
+    let mut survey = Survey::new(repository, index, &unreadable);
+    let mut broken = Vec::new();
+    for id in repository.store().list("snapshots").await?.iter().filter_map(|object| Id::from_key(&object.key)) {
+        let snapshot = match snapshot::load(repository.store(), repository.master_key(), id).await {
+            Ok(snapshot) => snapshot,
+            // `repair snapshots` tells of those.
+            Err(error) if error.kind() == RepoErrorKind::Damaged => continue,
+            Err(error) => return Err(error),
+        };
+        if !survey.is_whole(snapshot.tree).await? {
+            broken.push(survey.broken(&snapshot).await?);
+        }
+    }
+    broken.sort_by_key(|snapshot| snapshot.time);
+    Ok(broken)
+}
+
+fn is_gapless(blobs: &[PackedBlob]) -> bool {
+    let end =
+        blobs.iter().try_fold(0u32, |end, blob| (blob.offset == end).then(|| end.checked_add(blob.length)).flatten());
+    end.is_some()
+}

@@ -1,0 +1,49 @@
+//! Repairs: what can be made right again from what is still there.
+//!
+//! ```text
+//!   IndexRepair      packs ► their own headers ► new index files, durable ► old ones go
+//!   SnapshotRepair   snapshots with holes ► Survey ► what is whole as a snapshot of its own, durable ► the old one goes
+//! ```
+//!
+//! Each is planned first. The plan holds the lock that it was made under, so what was shown is what is done.
+
+mod index;
+mod snapshots;
+mod survey;
+
+pub use index::{IndexPlan, IndexRepair};
+pub use snapshots::{Repaired, SnapshotRepair, SnapshotRepairOptions, SnapshotsPlan};
+
+use backstay_core::{BackupId, Timestamp};
+use serde::Serialize;
+
+/// An object whose bytes are not what was written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DamagedFile {
+    /// Its name in the repository.
+    pub object: String,
+    /// What is wrong.
+    pub why: String,
+}
+
+/// A snapshot that cannot be restored whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct BrokenSnapshot {
+    /// Its id.
+    pub id: BackupId,
+    /// When it was taken.
+    pub time: Timestamp,
+    /// What it says about itself.
+    pub tags: Vec<String>,
+    /// What was stored, as people call it.
+    pub paths: Vec<String>,
+    /// Files and folders with holes, each with what is missing.
+    pub missing: Vec<String>,
+    /// Files and folders with holes beyond those named.
+    pub missing_unlisted: u64,
+    /// Files that are still whole.
+    pub whole_files: u64,
+    /// Their bytes.
+    pub whole_bytes: u64,
+}

@@ -1,0 +1,378 @@
+//! Repairing snapshots: what is whole of those with holes becomes a snapshot of its own.
+//!
+//! A backup of a database with a hole is no backup. What is left of it has no manifest, so no restore, no window and
+//! no retention takes it for one; stock restic lists it, with the tags `salvaged` and `original=<id>`.
+
+use super::survey::Survey;
+use super::{BrokenSnapshot, DamagedFile};
+use crate::aligned::AlignedBuffer;
+use crate::index::{Index, Place};
+use crate::limits::{LOADS_MAX, PACK_BYTES};
+use crate::lock::{Lock, LockKind};
+use crate::marks::Marks;
+use crate::pack::BlobKind;
+use crate::read::fetch::{own, read_blob};
+use crate::snapshot::{self, Snapshot};
+use crate::write::Packer;
+use crate::{Id, RepoError, RepoErrorKind, Repository, Result, document};
+use backstay_core::{BackupId, MANIFEST_PATH};
+use futures::{StreamExt, TryStreamExt};
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// How snapshots are looked at, and what may be removed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SnapshotRepairOptions {
+    /// Read every byte, and count what does not open as missing.
+    pub read_data: bool,
+    /// Remove snapshot files that cannot be read.
+    pub remove_damaged: bool,
+}
+
+/// What a repair of snapshots is going to do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct SnapshotsPlan {
+    /// Snapshots that were looked at.
+    pub snapshots: u64,
+    /// Those with holes, oldest first: what is whole of each becomes a snapshot of its own, and it is removed.
+    pub broken: Vec<BrokenSnapshot>,
+    /// Snapshot files that cannot be read.
+    pub damaged_files: Vec<DamagedFile>,
+    /// Whether those are removed.
+    pub remove_damaged: bool,
+}
+
+impl SnapshotsPlan {
+    /// Whether nothing is to be done.
+    pub fn is_empty(&self) -> bool {
+        self.broken.is_empty() && !(self.remove_damaged && !self.damaged_files.is_empty())
+    }
+}
+
+/// What became of a broken snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Repaired {
+    /// The one that was removed.
+    pub removed: BackupId,
+    /// What holds what was whole of it; nothing where nothing was.
+    pub salvaged: Option<BackupId>,
+}
+
+/// A repair of snapshots, planned, with the lock it was planned under.
+pub struct SnapshotRepair {
+    repository: Repository,
+    lock: Lock,
+    options: SnapshotRepairOptions,
+    index: Arc<Index>,
+    bad: Bad,
+    plan: SnapshotsPlan,
+}
+
+/// What cannot be read though the index names it.
+#[derive(Default)]
+struct Bad {
+    /// Packs that are missing, by number.
+    packs: Marks,
+    /// Bytes of the others.
+    sizes: Vec<u64>,
+    /// Where blobs begin that do not open: pack and offset.
+    blobs: std::collections::HashSet<(u32, u32)>,
+}
+
+impl Bad {
+    fn has(&self, place: Place) -> bool {
+        let end = u64::from(place.blob.offset) + u64::from(place.blob.length);
+        self.packs.has(place.pack)
+            || self.sizes.get(place.pack as usize).is_none_or(|bytes| *bytes < end)
+            || self.blobs.contains(&(place.pack, place.blob.offset))
+    }
+}
+
+impl SnapshotRepair {
+    /// Plans under a lock of `kind`: an exclusive one if it is to be performed. `progress` hears of bytes read and
+    /// to be read.
+    ///
+    /// # Errors
+    /// [`RepoErrorKind::Locked`]; [`RepoErrorKind::Damaged`] when an index file is damaged; whatever the store reports.
+    pub async fn plan(
+        repository: &Repository,
+        kind: LockKind,
+        options: SnapshotRepairOptions,
+        progress: impl Fn(u64, u64) + Send + Sync,
+    ) -> Result<Self> {
+        let lock = repository.lock(kind).await?;
+        match plan(repository, options, &progress).await {
+            Ok((index, bad, plan)) => Ok(Self { repository: repository.clone(), lock, options, index, bad, plan }),
+            Err(error) => {
+                lock.give_back().await?;
+                Err(error)
+            }
+        }
+    }
+
+    /// What it is going to do.
+    pub fn summary(&self) -> &SnapshotsPlan {
+        &self.plan
+    }
+
+    /// Does it: what is salvaged is durable before a snapshot is removed.
+    ///
+    /// # Errors
+    /// [`RepoErrorKind::LockLost`], whatever the store reports.
+    pub async fn perform(self) -> Result<Vec<Repaired>> {
+        let Self { repository, lock, options, index, bad, plan } = self;
+        let (store, key) = (repository.store().clone(), Arc::clone(repository.shared_key()));
+        let packer = Arc::new(Packer::new(store, key, lock, Arc::clone(&index), PACK_BYTES));
+        let unreadable = |place: Place| bad.has(place);
+        let salvage = Salvage {
+            repository: &repository,
+            index: &index,
+            packer: &packer,
+            survey: Survey::new(&repository, &index, &unreadable),
+        };
+        let done = salvage.perform(&plan, options).await;
+        packer.lock().give_back().await?;
+        done
+    }
+
+    /// Leaves all as it is.
+    ///
+    /// # Errors
+    /// Whatever the store reports; the lock is stale after 30 minutes then.
+    pub async fn release(self) -> Result<()> {
+        self.lock.give_back().await
+    }
+}
+
+async fn plan(
+    repository: &Repository,
+    options: SnapshotRepairOptions,
+    progress: &(dyn Fn(u64, u64) + Send + Sync),
+) -> Result<(Arc<Index>, Bad, SnapshotsPlan)> {
+    let mut plan = SnapshotsPlan { remove_damaged: options.remove_damaged, ..SnapshotsPlan::default() };
+    let (store, key) = (repository.store(), repository.master_key());
+    let ids = store.list("snapshots").await?.into_iter().filter_map(|object| Id::from_key(&object.key));
+    let mut loads = futures::stream::iter(ids.collect::<Vec<_>>())
+        .map(|id| async move { (id, snapshot::load(store, key, id).await) })
+        .buffer_unordered(LOADS_MAX);
+    let mut snapshots: Vec<Snapshot> = Vec::new();
+    while let Some((id, load)) = loads.next().await {
+        plan.snapshots += 1;
+        match load {
+            Ok(snapshot) => snapshots.push(snapshot),
+            Err(error) if error.kind() == RepoErrorKind::Damaged => {
+                plan.damaged_files.push(DamagedFile { object: id.key("snapshots"), why: error.to_string() });
+            }
+            Err(error) if error.kind() == RepoErrorKind::NotFound => plan.snapshots -= 1,
+            Err(error) => return Err(error),
+        }
+    }
+    drop(loads);
+    snapshots.sort_by(|a, b| (a.time, &a.id).cmp(&(b.time, &b.id)));
+    plan.damaged_files.sort_by(|a, b| a.object.cmp(&b.object));
+    let index = repository.load_index().await.map_err(|error| match error.kind() {
+        RepoErrorKind::Damaged => error.advise("repair the index first, with `repo repair index`"),
+        _ => error,
+    })?;
+    let bad = look(repository, &index, options.read_data, progress).await?;
+    let unreadable = |place: Place| bad.has(place);
+    let mut survey = Survey::new(repository, &index, &unreadable);
+    for snapshot in &snapshots {
+        if !survey.is_whole(snapshot.tree).await? {
+            plan.broken.push(survey.broken(snapshot).await?);
+        }
+    }
+    Ok((index, bad, plan))
+}
+
+/// Looks for packs that are not there, and with `read_data` for blobs that do not open.
+async fn look(
+    repository: &Repository,
+    index: &Arc<Index>,
+    read_data: bool,
+    progress: &(dyn Fn(u64, u64) + Send + Sync),
+) -> Result<Bad> {
+    let listed = repository.store().list("data").await?;
+    let there: HashMap<Id, u64> =
+        listed.iter().filter_map(|object| Some((Id::from_key(&object.key)?, object.bytes))).collect();
+    let mut bad = Bad { packs: Marks::none(index.packs()), ..Bad::default() };
+    for number in 0..index.packs() as u32 {
+        let bytes = there.get(&index.pack(number)).copied();
+        bad.sizes.push(bytes.unwrap_or(0));
+        if bytes.is_none() {
+            bad.packs.mark(number);
+        }
+    }
+    if !read_data {
+        return Ok(bad);
+    }
+    let mut places: Vec<Place> = (0..index.len() as u32).map(|number| index.place(number)).collect();
+    places.retain(|place| !bad.has(*place));
+    places.sort_unstable_by_key(|place| (place.pack, place.blob.offset));
+    let total = places.iter().map(|place| u64::from(place.blob.length)).sum();
+    let at_once = std::thread::available_parallelism().map_or(2, std::num::NonZero::get) + 1;
+    let mut reads = futures::stream::iter(places.chunk_by(|a, b| a.pack == b.pack).map(<[Place]>::to_vec))
+        .map(|places| read_pack(repository, index, places))
+        .buffer_unordered(at_once);
+    let mut done = 0;
+    while let Some((bytes, unread)) = reads.try_next().await? {
+        done += bytes;
+        progress(done, total);
+        bad.blobs.extend(unread);
+    }
+    drop(reads);
+    Ok(bad)
+}
+
+/// Opens blobs of one pack; answers their bytes, and those that do not open.
+async fn read_pack(repository: &Repository, index: &Index, places: Vec<Place>) -> Result<(u64, Vec<(u32, u32)>)> {
+    let bytes = places.iter().map(|place| u64::from(place.blob.length)).sum();
+    let all = || places.iter().map(|place| (place.pack, place.blob.offset)).collect();
+    let Some(first) = places.first() else { return Ok((0, Vec::new())) };
+    let pack = match repository.store().get(&index.pack(first.pack).pack_key(), u64::from(u32::MAX)).await {
+        Ok(pack) => pack,
+        Err(error) if matches!(error.kind(), RepoErrorKind::NotFound | RepoErrorKind::Damaged) => {
+            return Ok((bytes, all()));
+        }
+        Err(error) => return Err(error),
+    };
+    let key = Arc::clone(repository.shared_key());
+    let opened = tokio::task::spawn_blocking(move || {
+        let (mut pack, mut plain) = (own(pack), AlignedBuffer::default());
+        let opens = |place: &Place| {
+            let range = place.blob.offset as usize..place.blob.offset as usize + place.blob.length as usize;
+            pack.get_mut(range).is_some_and(|sealed| place.blob.open(&key, sealed, &mut plain).is_ok())
+        };
+        let mut opens = opens;
+        let unread = places.iter().filter(|place| !opens(place)).map(|place| (place.pack, place.blob.offset));
+        unread.collect()
+    });
+    Ok((bytes, opened.await?))
+}
+
+/// Makes snapshots of what is whole.
+struct Salvage<'a> {
+    repository: &'a Repository,
+    index: &'a Index,
+    packer: &'a Arc<Packer>,
+    survey: Survey<'a>,
+}
+
+impl Salvage<'_> {
+    async fn perform(mut self, plan: &SnapshotsPlan, options: SnapshotRepairOptions) -> Result<Vec<Repaired>> {
+        let (store, key) = (self.repository.store(), self.repository.master_key());
+        let mut trees: Vec<Option<Id>> = Vec::new();
+        for broken in &plan.broken {
+            let snapshot = snapshot::load(store, key, Id::from(&broken.id)).await?;
+            self.survey.is_whole(snapshot.tree).await?;
+            trees.push(match broken.whole_files {
+                0 => None,
+                _ => self.rebuild(snapshot.tree).await?,
+            });
+        }
+        self.packer.finish().await?;
+        let mut repaired = Vec::new();
+        for (broken, tree) in plan.broken.iter().zip(trees) {
+            self.packer.lock().confirm().await?;
+            let salvaged = match tree {
+                Some(tree) => Some(self.save(broken, tree).await?),
+                None => None,
+            };
+            store.delete(&Id::from(&broken.id).key("snapshots")).await?;
+            repaired.push(Repaired { removed: broken.id.clone(), salvaged });
+        }
+        if options.remove_damaged {
+            self.packer.lock().confirm().await?;
+            for file in &plan.damaged_files {
+                store.delete(&file.object).await?;
+            }
+        }
+        Ok(repaired)
+    }
+
+    /// The snapshot as it was, but for what it holds.
+    async fn save(&self, broken: &BrokenSnapshot, tree: Id) -> Result<BackupId> {
+        let (store, key) = (self.repository.store(), self.repository.master_key());
+        let mut file: Value = document::load(store, key, "snapshots", Id::from(&broken.id)).await?;
+        let fields = file.as_object_mut().ok_or_else(|| RepoError::damaged(&broken.id, "it is no object"))?;
+        // A parent to compare with and sums of what was stored are the old one's.
+        fields.remove("parent");
+        fields.remove("summary");
+        fields.insert("tree".into(), json!(tree));
+        let mut tags = broken.tags.clone();
+        if !tags.iter().any(|tag| tag.starts_with("original=")) {
+            tags.extend(["salvaged".to_owned(), format!("original={}", broken.id)]);
+        }
+        fields.insert("tags".into(), json!(tags));
+        Ok(document::save(store, key, "snapshots", &file).await?.into())
+    }
+
+    /// The root tree without what has holes, and without the manifest.
+    async fn rebuild(&self, root: Id) -> Result<Option<Id>> {
+        let (folder, file) = MANIFEST_PATH.split_once('/').unwrap_or((MANIFEST_PATH, ""));
+        let mut order = self.survey.broken_trees(root);
+        let Some(_) = order.last() else { return Ok(None) };
+        let mut top = self.load(root).await?;
+        let hidden = nodes(&mut top, root)?.iter().find(|node| node["name"] == folder && node["type"] == "dir");
+        let hidden: Option<Id> = hidden.and_then(|node| node["subtree"].as_str()?.parse().ok());
+        drop(order.splice(0..0, hidden.filter(|hidden| self.survey.was_whole(hidden))));
+        // Nothing: left empty by what was taken out.
+        let mut rebuilt: HashMap<Id, Option<Id>> = HashMap::new();
+        for id in order {
+            let mut tree = self.load(id).await?;
+            let left = nodes(&mut tree, id)?;
+            left.retain_mut(|node| self.keep(node, &rebuilt));
+            let is_hidden = hidden == Some(id);
+            left.retain(|node| !is_hidden || node["name"] != file);
+            let gone = is_hidden && left.is_empty();
+            rebuilt.insert(id, if gone { None } else { Some(self.store(&tree).await?) });
+        }
+        Ok(rebuilt.get(&root).copied().flatten())
+    }
+
+    /// Whether a node stays; its tree is replaced where that was rebuilt.
+    fn keep(&self, node: &mut Value, rebuilt: &HashMap<Id, Option<Id>>) -> bool {
+        let id = |value: &Value| value.as_str().and_then(|id| id.parse::<Id>().ok());
+        match node["type"].as_str() {
+            Some("file") => {
+                let content = node["content"].as_array().map(Vec::as_slice).unwrap_or_default();
+                content.iter().all(|blob| id(blob).is_some_and(|blob| self.survey.has(BlobKind::Data, &blob)))
+            }
+            Some("dir") => {
+                let Some(subtree) = id(&node["subtree"]) else { return false };
+                match rebuilt.get(&subtree) {
+                    Some(Some(new)) => node["subtree"] = json!(new),
+                    Some(None) => return false,
+                    None => return self.survey.was_whole(&subtree),
+                }
+                true
+            }
+            _ => true,
+        }
+    }
+
+    async fn load(&self, id: Id) -> Result<Value> {
+        let (store, key) = (self.repository.store(), self.repository.shared_key());
+        let bytes = read_blob(store, key, self.index, BlobKind::Tree, &id).await?;
+        document::from_json(&bytes).map_err(|error| RepoError::damaged(format!("tree {id}"), error))
+    }
+
+    async fn store(&self, tree: &Value) -> Result<Id> {
+        let mut bytes = document::to_json(tree)?;
+        bytes.push(b'\n');
+        let (packer, runtime) = (Arc::clone(self.packer), tokio::runtime::Handle::current());
+        let stored = tokio::task::spawn_blocking(move || {
+            packer.store(&runtime, BlobKind::Tree, std::iter::once(bytes.as_slice()))
+        });
+        Ok(stored.await??[0].id)
+    }
+}
+
+fn nodes(tree: &mut Value, id: Id) -> Result<&mut Vec<Value>> {
+    let found = tree.get_mut("nodes").and_then(Value::as_array_mut);
+    found.ok_or_else(|| RepoError::damaged(format!("tree {id}"), "it has no nodes"))
+}

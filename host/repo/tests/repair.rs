@@ -1,0 +1,257 @@
+//! What was lost by accident, and what can be made of the rest. Stock restic is the judge.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod stock;
+
+use backstay_repo::*;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use stock::*;
+
+/// Every object below a folder with its bytes.
+fn objects(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut ahead = vec![folder.to_owned()];
+    while let Some(folder) = ahead.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                ahead.push(path);
+            } else {
+                found.insert(path.clone(), std::fs::read(path).unwrap());
+            }
+        }
+    }
+    found
+}
+
+fn below(bench: &Bench, folder: &str) -> Vec<PathBuf> {
+    objects(&bench.folder().join(folder)).into_keys().collect()
+}
+
+/// A backup of files of noise, by seed and length, and a manifest.
+async fn backup(bench: &Bench, files: &[(&str, u64, usize)]) -> Committed {
+    let session = bench.repository.backup(BackupOptions { pack_bytes: 1 << 20, ..BackupOptions::default() }).await;
+    let session = session.unwrap();
+    for (name, seed, length) in files {
+        session.put_file(&path(name), attributes(), body(&noise(*seed, *length), 8192)).await.unwrap();
+    }
+    session.put_file(&path(".backstay/manifest.json"), attributes(), body(b"{}", 9)).await.unwrap();
+    session.commit(meta()).await.unwrap()
+}
+
+fn overwrite(file: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = std::fs::read(file).unwrap();
+    change(&mut bytes);
+    std::fs::remove_file(file).unwrap();
+    std::fs::write(file, bytes).unwrap();
+}
+
+async fn repair_index(bench: &Bench) -> IndexPlan {
+    let before = objects(&bench.folder());
+    let planned = IndexRepair::plan(&bench.repository, LockKind::Shared).await.unwrap();
+    let shown = planned.summary().clone();
+    planned.release().await.unwrap();
+    assert_eq!(objects(&bench.folder()), before, "a plan changed something");
+    let repair = IndexRepair::plan(&bench.repository, LockKind::Exclusive).await.unwrap();
+    assert_eq!(*repair.summary(), shown);
+    repair.perform().await.unwrap();
+    let again = IndexRepair::plan(&bench.repository, LockKind::Shared).await.unwrap();
+    assert!(again.summary().is_empty(), "{:?}", again.summary());
+    again.release().await.unwrap();
+    shown
+}
+
+async fn repair_snapshots(bench: &Bench, options: SnapshotRepairOptions) -> (SnapshotsPlan, Vec<Repaired>) {
+    let repair = SnapshotRepair::plan(&bench.repository, LockKind::Exclusive, options, |_, _| {}).await.unwrap();
+    let plan = repair.summary().clone();
+    (plan, repair.perform().await.unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_is_gone_is_read_back_from_the_packs() {
+    let bench = Bench::new().await;
+    let made = backup(&bench, &[("data/a", 1, 3_000_000), ("data/b", 2, 500_000)]).await;
+    for file in below(&bench, "index") {
+        std::fs::remove_file(file).unwrap();
+    }
+    let plan = repair_index(&bench).await;
+    assert!(plan.added_packs.len() >= 3 && plan.lost_blobs == 0 && plan.broken.is_empty(), "{plan:?}");
+    bench.assert_sound().await;
+    let reader = bench.repository.open_snapshot(&made.id).await.unwrap();
+    assert_eq!(reader.read_all(&path("data/a"), 4 << 20).await.unwrap(), noise(1, 3_000_000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_index_file_is_replaced_and_the_others_stay() {
+    let bench = Bench::new().await;
+    backup(&bench, &[("data/a", 1, 3_000_000)]).await;
+    let first = below(&bench, "index");
+    backup(&bench, &[("data/a", 2, 3_000_000)]).await;
+    overwrite(&first[0], |bytes| bytes[40] ^= 1);
+    let plan = repair_index(&bench).await;
+    assert_eq!((plan.damaged_files.len(), plan.replaced_files, plan.lost_blobs), (1, 1, 0));
+    assert!(plan.damaged_files[0].object.starts_with("index/") && plan.broken.is_empty(), "{plan:?}");
+    assert!(!first[0].exists());
+    bench.assert_sound().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pack_that_an_interrupted_backup_left_is_indexed_and_named_twice_is_named_once() {
+    let bench = Bench::new().await;
+    backup(&bench, &[("data/a", 1, 3_000_000)]).await;
+    // The same entries once more, as two repairs at different times could leave them.
+    let file = below(&bench, "index").remove(0);
+    let kept = std::fs::read(&file).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    repair_index(&bench).await;
+    std::fs::write(&file, kept).unwrap();
+    let plan = repair_index(&bench).await;
+    assert!(plan.repeated_packs >= 3 && plan.lost_blobs == 0, "{plan:?}");
+    bench.assert_sound().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pack_that_is_gone_is_dropped_and_what_is_whole_of_its_backup_is_kept() {
+    let bench = Bench::new().await;
+    let whole = backup(&bench, &[("data/c", 3, 2_000_000)]).await;
+    let old = below(&bench, "data");
+    let files = [("data/a", 1, 6_000_000), ("data/b", 2, 6_000_000), ("data/deep/d", 4, 1000), ("other/e", 5, 10)];
+    let holed = backup(&bench, &files).await;
+    let lost = below(&bench, "data")
+        .into_iter()
+        .find(|pack| !old.contains(pack) && std::fs::metadata(pack).unwrap().len() > 900_000);
+    std::fs::remove_file(lost.unwrap()).unwrap();
+
+    let plan = repair_index(&bench).await;
+    assert_eq!((plan.gone_packs.len(), plan.broken.len()), (1, 1));
+    assert!(plan.lost_blobs > 0 && plan.broken[0].id == holed.id, "{plan:?}");
+    assert!(plan.broken[0].missing.iter().any(|missing| missing.contains("chunks")), "{plan:?}");
+
+    let before = objects(&bench.folder());
+    let dry = SnapshotRepair::plan(&bench.repository, LockKind::Shared, SnapshotRepairOptions::default(), |_, _| {});
+    let dry = dry.await.unwrap();
+    let shown = dry.summary().clone();
+    dry.release().await.unwrap();
+    assert_eq!(objects(&bench.folder()), before, "a plan changed something");
+    let (plan, repaired) = repair_snapshots(&bench, SnapshotRepairOptions::default()).await;
+    assert_eq!(plan, shown);
+    assert_eq!((plan.broken.len(), &plan.broken[0].id), (1, &holed.id));
+    let salvaged = repaired[0].salvaged.clone().unwrap();
+    assert_eq!(repaired, [Repaired { removed: holed.id.clone(), salvaged: Some(salvaged.clone()) }]);
+    bench.assert_sound().await;
+
+    let reader = bench.repository.open_snapshot(&salvaged).await.unwrap();
+    let tags = &reader.snapshot().tags;
+    assert!(tags.contains(&"salvaged".into()) && tags.contains(&format!("original={}", holed.id)), "{tags:?}");
+    assert!(tags.contains(&"target=shop".into()));
+    let mut kept = 0;
+    for (name, seed, length) in files {
+        match reader.read_all(&path(name), 8 << 20).await {
+            Ok(bytes) => {
+                assert!(bytes == noise(seed, length), "{name} is not what was stored");
+                kept += 1;
+            }
+            Err(error) => assert_eq!(error.kind(), RepoErrorKind::NotFound, "{name}: {error}"),
+        }
+    }
+    assert!((2..4).contains(&kept), "{kept} files were kept");
+    assert_eq!(plan.broken[0].whole_files, kept);
+    assert!(reader.node(&path(".backstay")).await.is_err(), "what is left passes for a backup");
+    let left: Vec<_> = bench.repository.snapshots().await.unwrap().into_iter().map(|snapshot| snapshot.id).collect();
+    assert_eq!(left, [whole.id, salvaged.clone()]);
+    let (folder, _) = bench.target("by-restic");
+    bench.restic(&["restore", salvaged.as_str(), "--target", folder.to_str().unwrap()]);
+    assert_eq!(std::fs::read(folder.join("other/e")).unwrap(), noise(5, 10));
+    let (plan, repaired) = repair_snapshots(&bench, SnapshotRepairOptions::default()).await;
+    assert!(plan.is_empty() && repaired.is_empty(), "{plan:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_that_rotted_are_found_by_reading_them_all() {
+    let bench = Bench::new().await;
+    let made = backup(&bench, &[("data/a", 1, 900_000), ("data/b", 2, 900_000), ("data/c", 3, 20)]).await;
+    let pack = below(&bench, "data").into_iter().max_by_key(|pack| std::fs::metadata(pack).unwrap().len()).unwrap();
+    overwrite(&pack, |bytes| bytes[1000] ^= 1);
+    let (plan, _) = repair_snapshots(&bench, SnapshotRepairOptions::default()).await;
+    assert!(plan.is_empty(), "{plan:?}");
+    let options = SnapshotRepairOptions { read_data: true, remove_damaged: false };
+    let (plan, repaired) = repair_snapshots(&bench, options).await;
+    assert_eq!((plan.broken.len(), plan.broken[0].missing.len()), (1, 1), "{plan:?}");
+    assert_eq!((&plan.broken[0].id, plan.broken[0].whole_files), (&made.id, 2));
+    let reader = bench.repository.open_snapshot(repaired[0].salvaged.as_ref().unwrap()).await.unwrap();
+    assert_eq!(reader.read_all(&path("data/c"), 20).await.unwrap(), noise(3, 20));
+    assert!(reader.node(&path("data/a")).await.is_err() || reader.node(&path("data/b")).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_of_stock_restic_keeps_all_it_says_of_what_is_whole() {
+    let bench = Bench::new().await;
+    let source = bench.root.path().join("source");
+    std::fs::create_dir_all(source.join("deep/er")).unwrap();
+    std::fs::write(source.join("deep/er/text"), "text").unwrap();
+    std::os::unix::fs::symlink("text", source.join("deep/link")).unwrap();
+    bench.restic(&["backup", "--tag", "theirs", source.to_str().unwrap()]);
+    let before = below(&bench, "data");
+    std::fs::write(source.join("deep/large"), noise(9, 3_000_000)).unwrap();
+    bench.restic(&["backup", "--tag", "theirs", source.to_str().unwrap()]);
+    let large = below(&bench, "data").into_iter().filter(|pack| !before.contains(pack));
+    let large = large.max_by_key(|pack| std::fs::metadata(pack).unwrap().len()).unwrap();
+    std::fs::remove_file(large).unwrap();
+    repair_index(&bench).await;
+    let (plan, repaired) = repair_snapshots(&bench, SnapshotRepairOptions::default()).await;
+    assert_eq!((plan.snapshots, plan.broken.len(), plan.broken[0].whole_files), (2, 1, 1), "{plan:?}");
+    bench.assert_sound().await;
+    let salvaged = repaired[0].salvaged.clone().unwrap();
+    let listed = bench.restic(&["ls", "--long", salvaged.as_str()]);
+    assert!(listed.contains("deep/er/text") && listed.contains("link") && !listed.contains("large"), "{listed}");
+    let shown = bench.restic(&["snapshots", "--json", salvaged.as_str()]);
+    assert!(shown.contains("theirs") && shown.contains("salvaged"), "{shown}");
+    let user = std::process::Command::new("id").arg("-un").output().unwrap();
+    let user = String::from_utf8(user.stdout).unwrap();
+    assert!(bench.restic(&["cat", "snapshot", salvaged.as_str()]).contains(user.trim()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_file_that_cannot_be_read_goes_only_when_that_was_said() {
+    let bench = Bench::new().await;
+    let damaged = backup(&bench, &[("data/a", 1, 1000)]).await;
+    let file = bench.folder().join("snapshots").join(damaged.id.as_str());
+    overwrite(&file, |bytes| bytes.truncate(50));
+    let whole = backup(&bench, &[("data/a", 1, 1000)]).await;
+    let (plan, _) = repair_snapshots(&bench, SnapshotRepairOptions::default()).await;
+    assert!(plan.is_empty() && plan.damaged_files.len() == 1 && file.exists(), "{plan:?}");
+    let options = SnapshotRepairOptions { read_data: false, remove_damaged: true };
+    let (plan, repaired) = repair_snapshots(&bench, options).await;
+    assert!(!plan.is_empty() && repaired.is_empty() && !file.exists());
+    bench.assert_sound().await;
+    assert_eq!(bench.repository.snapshots().await.unwrap()[0].id, whole.id);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_of_which_nothing_is_whole_is_removed() {
+    let bench = Bench::new().await;
+    backup(&bench, &[("data/a", 1, 1000)]).await;
+    for pack in below(&bench, "data") {
+        std::fs::remove_file(pack).unwrap();
+    }
+    repair_index(&bench).await;
+    let (plan, repaired) = repair_snapshots(&bench, SnapshotRepairOptions::default()).await;
+    assert!(plan.broken[0].missing[0].contains("tree"), "{plan:?}");
+    assert_eq!((plan.broken[0].whole_files, repaired[0].salvaged.clone()), (0, None));
+    assert_eq!(bench.repository.snapshots().await.unwrap().len(), 0);
+    bench.assert_sound().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_repairs_while_others_write() {
+    let bench = Bench::new().await;
+    let session = bench.repository.backup(BackupOptions::default()).await.unwrap();
+    let refused = IndexRepair::plan(&bench.repository, LockKind::Exclusive).await.map(drop).unwrap_err();
+    assert_eq!(refused.kind(), RepoErrorKind::Locked);
+    let options = SnapshotRepairOptions::default();
+    let refused = SnapshotRepair::plan(&bench.repository, LockKind::Exclusive, options, |_, _| {}).await.map(drop);
+    assert_eq!(refused.unwrap_err().kind(), RepoErrorKind::Locked);
+    session.abandon().await.unwrap();
+    bench.restic(&["list", "locks"]);
+}
