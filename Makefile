@@ -126,6 +126,12 @@ docs: ## The book, into target/book
 	mdbook build docs
 	@echo "open target/book/index.html"
 
+# Copies the tree and builds it for each: half an hour. E.g. mutations='prune-*'.
+mutations ?=
+.PHONY: mutations
+mutations: ## Remove one rule of durability after the other: the crash suite must notice each
+	tests/crashes/mutations/run $(mutations)
+
 # Needs a nightly toolchain. Every target for FUZZ_SECONDS; a finding is kept in fuzz/artifacts.
 FUZZ_SECONDS ?= 20
 .PHONY: fuzz-smoke

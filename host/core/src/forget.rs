@@ -147,10 +147,10 @@ pub fn plan_forget_named(
     if let Some((backup, reason)) = pins.iter().find(|(id, _)| named.contains(*id)) {
         return Err(Needed { backup: backup.clone(), reason: KeepReason::Pinned { reason: reason.clone() } });
     }
-    if let Some(since) = window_start(policy, records) {
-        if let Some(backup) = needed(records, since).into_iter().find(|backup| named.contains(&backup.id)) {
-            return Err(Needed { backup: backup.id.clone(), reason: KeepReason::Window { since } });
-        }
+    if let Some(since) = window_start(policy, records)
+        && let Some(backup) = needed(records, since).into_iter().find(|backup| named.contains(&backup.id))
+    {
+        return Err(Needed { backup: backup.id.clone(), reason: KeepReason::Window { since } });
     }
     let reasons = |backup: &Backup| if named.contains(&backup.id) { vec![] } else { vec![KeepReason::NotNamed] };
     Ok(ForgetPlan::new(records, policy, reasons))

@@ -169,7 +169,7 @@ impl SnapshotCopy {
     pub async fn perform(self, progress: impl Fn(u64, u64) + Send + Sync) -> Result<CopyReport> {
         let Self { from, to, from_lock, to_lock, from_index, to_index, work, known, same, plan } = self;
         let (store, key) = (to.store().clone(), Arc::clone(to.shared_key()));
-        let packer = Arc::new(Packer::new(store, key, to_lock, Arc::clone(&to_index), PACK_BYTES));
+        let packer = Arc::new(Packer::new(store, key, Arc::new(to_lock), Arc::clone(&to_index), PACK_BYTES));
         let mut copying = Copying {
             sent: Marks::none(from_index.len()),
             from: &from,

@@ -91,12 +91,15 @@ enum Unit {
     Orders { row: &'static Scenario, medium: Medium },
 }
 
+/// A case, what must not be in it, and all that happened.
+type Failure = (String, Vec<String>, Vec<String>);
+
 /// What came of it.
 #[derive(Default)]
 struct Tally {
     cases: AtomicUsize,
     samples: AtomicUsize,
-    failures: Mutex<Vec<(String, Vec<String>, Vec<String>)>>,
+    failures: Mutex<Vec<Failure>>,
     by_scenario: Mutex<BTreeMap<&'static str, usize>>,
 }
 
@@ -108,7 +111,7 @@ impl Tally {
         let number = self.cases.fetch_add(1, Ordering::Relaxed);
         *self.by_scenario.lock().unwrap().entry(case.scenario).or_default() += 1;
         let mut broken = run.broken.clone();
-        if broken.is_empty() && number % RESTIC_EVERY == 0 && run.world.objects().contains_key("config") {
+        if broken.is_empty() && number.is_multiple_of(RESTIC_EVERY) && run.world.objects().contains_key("config") {
             self.samples.fetch_add(1, Ordering::Relaxed);
             broken.extend(restic_objects(&run.world.objects()));
         }

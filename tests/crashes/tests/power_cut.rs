@@ -202,7 +202,7 @@ impl Judge {
 
     fn look(&mut self, objects: Objects, what: &str, luck: (u64, u64)) {
         let promised = self.promised.clone();
-        let sample = self.seen.len() % 40 == 0;
+        let sample = self.seen.len().is_multiple_of(40);
         let broken = runtime().block_on(async {
             let mut broken = Vec::new();
             if sample {

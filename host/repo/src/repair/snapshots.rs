@@ -126,7 +126,7 @@ impl SnapshotRepair {
     pub async fn perform(self) -> Result<Vec<Repaired>> {
         let Self { repository, lock, options, index, bad, plan } = self;
         let (store, key) = (repository.store().clone(), Arc::clone(repository.shared_key()));
-        let packer = Arc::new(Packer::new(store, key, lock, Arc::clone(&index), PACK_BYTES));
+        let packer = Arc::new(Packer::new(store, key, Arc::new(lock), Arc::clone(&index), PACK_BYTES));
         let unreadable = |place: Place| bad.has(place);
         let salvage = Salvage {
             repository: &repository,

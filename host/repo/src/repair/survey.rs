@@ -194,6 +194,6 @@ impl BrokenSnapshot {
 
 /// The path of a name, as it is stored, in a folder.
 fn join(folder: &str, name: &str) -> String {
-    let name = unquote(name).unwrap_or_else(|| name.to_owned());
+    let name = unquote(name).map_or_else(|| name.to_owned(), |name| name.escape_ascii().to_string());
     if folder.is_empty() { name } else { format!("{folder}/{name}") }
 }
