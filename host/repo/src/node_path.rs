@@ -59,7 +59,7 @@ impl NodePath {
     }
 
     /// The path from `folder` on, which it lies below.
-    pub(crate) fn from_folder(&self, folder: &RelativePath) -> Self {
+    pub(crate) fn placed_in(&self, folder: &RelativePath) -> Self {
         Self(self.0.get(folder.as_str().len() + 1..).unwrap_or_default().to_vec())
     }
 
@@ -138,6 +138,6 @@ mod tests {
                 .all(|folder| { RelativePath::new(*folder).is_err() || !node.is_within(&path(folder)) })
         );
         assert!(node.holds(&path("a/b/c/d")) && !node.holds(&path("a/b/c")) && !node.holds(&path("a/b/cd")));
-        assert_eq!(node.from_folder(&path("a")).as_bytes(), b"b/c");
+        assert_eq!(node.placed_in(&path("a")).as_bytes(), b"b/c");
     }
 }

@@ -149,7 +149,7 @@ async fn plan_logs(repository: &Repository, config: &Config) -> Result<Vec<LogVi
     let mut logs = Vec::new();
     for target in LogChain::targets(repository.store()).await? {
         let known = config.targets.get(&target).and_then(|target| target.retention.clone());
-        let policy = known.unwrap_or_else(RetentionPolicy::default);
+        let policy = known.unwrap_or_default();
         // Backups first: the log that is listed later reaches at least as far.
         let backups = backstay_pipeline::catalog::backups(repository, &target).await?;
         let log = open_log(repository, &target).await?;

@@ -110,7 +110,7 @@ impl SnapshotReader {
         let nodes = self.nodes_below(subtree).await?;
         let listed: Vec<Listed> = nodes
             .into_iter()
-            .map(|node| (node.path.from_folder(subtree), node))
+            .map(|node| (node.path.placed_in(subtree), node))
             .filter(|(path, _)| !scan::is_except(path, &options.except))
             .collect();
         let (files, others): (Vec<Listed>, Vec<Listed>) =

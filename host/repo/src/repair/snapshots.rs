@@ -48,7 +48,7 @@ pub struct SnapshotsPlan {
 impl SnapshotsPlan {
     /// Whether nothing is to be done.
     pub fn is_empty(&self) -> bool {
-        self.broken.is_empty() && !(self.remove_damaged && !self.damaged_files.is_empty())
+        self.broken.is_empty() && (!self.remove_damaged || self.damaged_files.is_empty())
     }
 }
 
