@@ -8,7 +8,7 @@ use crate::{
     limits::LOCK_RETRY,
     output::{self, Table},
 };
-use backstay_core::{LogNeed, Records, RetentionPolicy, TargetName, Timestamp, log_needed};
+use backstay_core::{LogNeed, Records, TargetName, Timestamp, log_needed};
 use backstay_pipeline::repository::open_log;
 use backstay_repo::{
     Lock, LockKind, PruneOptions, PrunePlan, PruneProgress, PruneReport, RepoErrorKind, Repository,
