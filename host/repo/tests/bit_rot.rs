@@ -72,7 +72,7 @@ async fn back_up(repository: &Repository, round: u64) -> Backup {
         (format!("base/2/new-{round}"), noise(100 + round, 3000)),
         ("empty".to_owned(), Vec::new()),
     ];
-    if round % 2 == 0 {
+    if round.is_multiple_of(2) {
         files.push(("base/3/even".to_owned(), noise(3, 20_000)));
     }
     for (name, bytes) in files {
