@@ -109,7 +109,9 @@ impl ObjectStore for Front {
         };
         let key = location.as_ref().to_owned();
         let folder = folder_of(&key).to_owned();
-        self.done(Request::Put { key, body: payload.into(), create }).await?;
+        // Of its own: a body may hold on to its writer, and that to this store.
+        let body = Bytes::copy_from_slice(&Bytes::from(payload));
+        self.done(Request::Put { key, body, create }).await?;
         if self.world.medium == Medium::Folder {
             self.done(Request::Sync { folder }).await?;
         }
