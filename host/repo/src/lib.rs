@@ -73,7 +73,7 @@ pub use read::{PlaceOptions, PlaceProgress, PlaceSummary, SnapshotReader};
 pub use repository::{InitOptions, Repository, Unlocked};
 pub use snapshot::{Snapshot, SnapshotMeta};
 pub use stamp::FileStamp;
-pub use store::{ObjectInfo, RetryPolicy, Store, StoreConfig};
+pub use store::{AwsProfile, AwsProfileError, ObjectInfo, RetryPolicy, Store, StoreAccess, StoreConfig};
 pub use tree::{Node, NodeKind};
 pub use write::{
     BackupOptions, BackupSession, Chunking, Committed, FileAttributes, Parent, Patch, PatchedFile, StoredFile, Totals,

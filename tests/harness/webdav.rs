@@ -1,0 +1,87 @@
+//! A real WebDAV server on loopback: Apache's, from Debian.
+
+use crate::{
+    account,
+    scratch::{Scratch, free_port, run},
+    server::Server,
+};
+use anyhow::{Result, ensure};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// Who may use it.
+pub const USER: &str = "backup";
+/// Their password.
+pub const PASSWORD: &str = "not so secret";
+
+const PROGRAM: &str = "/usr/sbin/apache2";
+const MODULES: [&str; 9] =
+    ["mpm_event", "authn_core", "authn_file", "authz_core", "authz_user", "auth_basic", "dav", "dav_fs", "reqtimeout"];
+
+/// Whether a server knows WebDAV's locks (class 2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Locks {
+    /// It does.
+    Known,
+    /// `LOCK` is refused.
+    Unknown,
+}
+
+/// A running server.
+pub struct WebDav {
+    server: Server,
+}
+
+impl WebDav {
+    /// Starts it.
+    pub fn start(locks: Locks) -> Result<Self> {
+        ensure!(Path::new(PROGRAM).exists(), "no {PROGRAM}: install Debian's apache2-bin");
+        let scratch = Scratch::new()?;
+        let (files, database) = (scratch.folder("files")?, scratch.folder("locks")?);
+        let hash = run(account::command("openssl").args(["passwd", "-apr1", PASSWORD]))?;
+        account::write(&scratch.join("users"), &format!("{USER}:{}", String::from_utf8(hash.stdout)?))?;
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()?));
+        let modules: String = MODULES
+            .map(|name| format!("LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so\n"))
+            .concat();
+        let refuse = match locks {
+            Locks::Known => "",
+            Locks::Unknown => "<Limit LOCK>\nRequire all denied\n</Limit>\n",
+        };
+        let config = format!(
+            "ServerRoot {root}\nServerName {address}\nListen {address}\nPidFile {root}/pid\nErrorLog {root}/error.log\n\
+             {modules}\
+             DocumentRoot {files}\nDavLockDB {database}/db\n\
+             # Otherwise an empty object has no length when it is looked at.\n\
+             HttpContentLengthHeadZero on\n\
+             <Directory />\nRequire all denied\n</Directory>\n\
+             <Directory {files}>\nDav on\nAuthType Basic\nAuthName backups\nAuthUserFile {root}/users\n\
+             Require valid-user\n{refuse}</Directory>\n",
+            root = scratch.path().display(),
+            files = files.display(),
+            database = database.display(),
+        );
+        account::write(&scratch.join("apache.conf"), &config)?;
+        let mut command: Command = account::command(PROGRAM);
+        command.arg("-f").arg(scratch.join("apache.conf")).arg("-DFOREGROUND");
+        Ok(Self { server: Server::start("the WebDAV server", command, scratch, address)? })
+    }
+
+    /// Where it listens.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.server.address())
+    }
+
+    /// The folder it serves.
+    pub fn folder(&self) -> PathBuf {
+        self.server.scratch().join("files")
+    }
+
+    /// The end of its log.
+    pub fn log(&self) -> String {
+        crate::scratch::tail(&self.server.scratch().join("error.log"), crate::limits::LOG_LINES)
+    }
+}
