@@ -46,7 +46,8 @@ impl Door {
                 let Ok(client) = client else { continue };
                 let serve = Arc::clone(&serve);
                 std::thread::spawn(move || {
-                    let served = Request::read(&client).and_then(|request| request.map_or(Ok(()), |it| serve(&client, it)));
+                    let served =
+                        Request::read(&client).and_then(|request| request.map_or(Ok(()), |it| serve(&client, it)));
                     if let Err(error) = served {
                         eprintln!("door at {address}: {error:#}");
                     }

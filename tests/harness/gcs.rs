@@ -131,7 +131,8 @@ fn metadata(client: &TcpStream, request: &Request) -> Result<()> {
     }
     match request.path().split('?').next() {
         Some("/computeMetadata/v1/instance/service-accounts/default/token") => {
-            let token = format!("{{\"access_token\":\"{METADATA_TOKEN}\",\"expires_in\":3600,\"token_type\":\"Bearer\"}}");
+            let token =
+                format!("{{\"access_token\":\"{METADATA_TOKEN}\",\"expires_in\":3600,\"token_type\":\"Bearer\"}}");
             answer(client, "200 OK", &["Content-Type: application/json".to_owned()], token.as_bytes())
         }
         _ => answer(client, "404 Not Found", &[], b""),

@@ -44,9 +44,8 @@ impl WebDav {
         let hash = run(account::command("openssl").args(["passwd", "-apr1", PASSWORD]))?;
         account::write(&scratch.join("users"), &format!("{USER}:{}", String::from_utf8(hash.stdout)?))?;
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()?));
-        let modules: String = MODULES
-            .map(|name| format!("LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so\n"))
-            .concat();
+        let modules: String =
+            MODULES.map(|name| format!("LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so\n")).concat();
         let refuse = match locks {
             Locks::Known => "",
             Locks::Unknown => "<Limit LOCK>\nRequire all denied\n</Limit>\n",
@@ -55,8 +54,6 @@ impl WebDav {
             "ServerRoot {root}\nServerName {address}\nListen {address}\nPidFile {root}/pid\nErrorLog {root}/error.log\n\
              {modules}\
              DocumentRoot {files}\nDavLockDB {database}/db\n\
-             # Otherwise an empty object has no length when it is looked at.\n\
-             HttpContentLengthHeadZero on\n\
              <Directory />\nRequire all denied\n</Directory>\n\
              <Directory {files}>\nDav on\nAuthType Basic\nAuthName backups\nAuthUserFile {root}/users\n\
              Require valid-user\n{refuse}</Directory>\n",

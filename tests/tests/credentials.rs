@@ -41,14 +41,12 @@ fn on_s3(server: &S3, prefix: &str) -> Vec<String> {
 
 #[test]
 fn a_pods_web_identity_reaches_the_confined_job_too() -> Result<()> {
-    let postgres = Postgres::create(
-        &Installation::postgres_15()?,
-        &Options { hba: Hba::Md5, ..Options::default() },
-    )?;
+    let postgres = Postgres::create(&Installation::postgres_15()?, &Options { hba: Hba::Md5, ..Options::default() })?;
     // Tokens go to STS over TLS alone, so all of it does.
     let authority = Authority::new()?;
     let certificate = authority.issue("localhost", "IP:127.0.0.1", Hash::Sha256)?;
-    let server = S3::start_with(s3::Options { tls: Some((&certificate, &authority.file())), ..s3::Options::default() })?;
+    let server =
+        S3::start_with(s3::Options { tls: Some((&certificate, &authority.file())), ..s3::Options::default() })?;
     let mut repository = on_s3(&server, "irsa");
     repository.push(format!("ca-file = \"{}\"", authority.file().display()));
     let mut backstay = backstay(&postgres.address(), &repository, &[])?;

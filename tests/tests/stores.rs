@@ -4,8 +4,8 @@ use anyhow::{Context, Result, ensure};
 use backstay_conformance::{Removal, keeps_its_promises};
 use backstay_core::{RelativePath, Timestamp};
 use backstay_repo::{
-    BackupOptions, CheckOptions, FileAttributes, InitOptions, KdfCost, Password, PlaceOptions, Repository, SnapshotMeta,
-    Store, StoreConfig,
+    BackupOptions, CheckOptions, FileAttributes, InitOptions, KdfCost, Password, PlaceOptions, Repository,
+    SnapshotMeta, Store, StoreConfig,
 };
 use backstay_tests::{
     account,
@@ -207,7 +207,8 @@ async fn webdav_with_a_wrong_password_is_denied() -> Result<()> {
     let mut config = on_webdav(&server, "repo");
     config.options.insert("user-password".into(), "wr0ng".into());
     let store = Store::connect(&config)?;
-    for error in [store.list("").await.map(drop), store.put_new("config", "x").await, store.get("x", 1).await.map(drop)] {
+    for error in [store.list("").await.map(drop), store.put_new("config", "x").await, store.get("x", 1).await.map(drop)]
+    {
         let error = error.expect_err("the password is wrong");
         ensure!(error.kind() == RepoErrorKind::Denied, "{:?}: {error}", error.kind());
         ensure!(!error.to_string().contains("wr0ng"), "{error}");

@@ -69,9 +69,7 @@ impl AwsProfile {
 
     fn read(profile: &str, credentials: &Path, config: &Path) -> Result<Self, AwsProfileError> {
         let refuse = |reason: String| AwsProfileError { profile: profile.escape_default().to_string(), reason };
-        let text = |path: &Path| {
-            read_file(path).map_err(|error| refuse(format!("{}: {error}", path.display())))
-        };
+        let text = |path: &Path| read_file(path).map_err(|error| refuse(format!("{}: {error}", path.display())));
         let in_config = |section: &str| {
             let name = section.strip_prefix("profile").map(str::trim_start).filter(|name| name.len() < section.len());
             name == Some(profile) || (profile == "default" && section == "default")
@@ -107,7 +105,9 @@ impl AwsProfile {
             (false, true) => return Err(refuse("it has no aws_access_key_id".to_owned())),
         }
         let with_keys = has("aws_access_key_id");
-        let wanted = KEYS.iter().filter(|(name, _)| !(with_keys && matches!(*name, "role_arn" | "role_session_name" | "web_identity_token_file")));
+        let wanted = KEYS.iter().filter(|(name, _)| {
+            !(with_keys && matches!(*name, "role_arn" | "role_session_name" | "web_identity_token_file"))
+        });
         let options = wanted.filter_map(|(name, option)| Some(((*option).to_owned(), found.get(*name)?.clone())));
         Ok(Self { options: options.collect() })
     }

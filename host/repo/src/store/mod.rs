@@ -310,7 +310,8 @@ impl Store {
         match self.retry.run(&format!("remove {key}"), || self.objects.delete(&path)).await {
             Err(error) if error.kind() == RepoErrorKind::NotFound => Ok(()),
             Err(error) if self.is_retained(&error) => {
-                let kept = RepoError::new(RepoErrorKind::Retained, format!("failed to remove {key}: the store keeps it"));
+                let kept =
+                    RepoError::new(RepoErrorKind::Retained, format!("failed to remove {key}: the store keeps it"));
                 Err(kept.because(error).advise("it can be removed once its retention is over"))
             }
             other => other,

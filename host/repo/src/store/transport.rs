@@ -16,6 +16,10 @@ use crate::limits::{
 use async_trait::async_trait;
 use base64::Engine;
 use bytes::Bytes;
+use http::{
+    StatusCode,
+    header::{AUTHORIZATION, DATE, HeaderMap, HeaderValue, RETRY_AFTER},
+};
 use http_body::{Body, Frame, SizeHint};
 use object_store::{
     ClientConfigKey, ClientOptions,
@@ -23,10 +27,6 @@ use object_store::{
         HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpRequestBody, HttpResponse,
         HttpResponseBody, HttpService,
     },
-};
-use http::{
-    StatusCode,
-    header::{AUTHORIZATION, DATE, HeaderMap, HeaderValue, RETRY_AFTER},
 };
 use std::{
     num::NonZeroU64,

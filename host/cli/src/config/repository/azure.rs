@@ -16,9 +16,9 @@ pub(super) fn check(section: &Section<'_>) -> Result<(), ConfigError> {
     if section.value("account").is_none() {
         return Err(section.missing("account"));
     }
-    let mut given = WAYS.iter().filter_map(|(way, keys)| {
-        keys.iter().find_map(|key| Some((*way, *key, section.value(key)?.span())))
-    });
+    let mut given = WAYS
+        .iter()
+        .filter_map(|(way, keys)| keys.iter().find_map(|key| Some((*way, *key, section.value(key)?.span()))));
     let first = given.next();
     if let (Some((_, first, _)), Some((_, second, span))) = (&first, given.next()) {
         let message = format!("{section} has both `{first}` and `{second}`, keep one");

@@ -15,7 +15,9 @@ pub(super) fn read(section: &Section<'_>, key: &str) -> Result<Option<u64>, Conf
         Err(section.source().error(text.span.clone(), message))
     };
     match parse(&text.value) {
-        None => refuse("write a whole number and its unit, such as \"50 MiB\" (KiB, MiB, GiB, kB, MB, GB): bytes a second"),
+        None => {
+            refuse("write a whole number and its unit, such as \"50 MiB\" (KiB, MiB, GiB, kB, MB, GB): bytes a second")
+        }
         Some(rate) if rate < RATE_MIN => refuse("less than 64 KiB a second does not carry a backup"),
         Some(rate) => Ok(Some(rate)),
     }

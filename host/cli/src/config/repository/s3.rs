@@ -29,10 +29,7 @@ pub(super) fn check(section: &Section<'_>) -> Result<(), ConfigError> {
 }
 
 /// What a profile adds: the one that is named, else the one that `AWS_PROFILE` names where nothing else gives keys.
-pub(super) fn profile(
-    named: Option<&str>,
-    said: impl Fn(&str) -> bool,
-) -> Result<Vec<(String, Secret)>, SecretError> {
+pub(super) fn profile(named: Option<&str>, said: impl Fn(&str) -> bool) -> Result<Vec<(String, Secret)>, SecretError> {
     let profile = match named {
         Some(profile) => profile.to_owned(),
         None if said("access-key-id") || said("role-arn") || std::env::var_os("AWS_ACCESS_KEY_ID").is_some() => {

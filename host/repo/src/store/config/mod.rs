@@ -105,12 +105,7 @@ impl StoreConfig {
         let prefix = Path::from_absolute_path(&folder)
             .map_err(|error| self.invalid("the folder's name cannot be used").because(error))?;
         let files = LocalFileSystem::new().with_fsync(true);
-        Ok(Built {
-            objects: Arc::new(PrefixStore::new(files, prefix)),
-            folder: Some(folder),
-            limits,
-            retention: None,
-        })
+        Ok(Built { objects: Arc::new(PrefixStore::new(files, prefix)), folder: Some(folder), limits, retention: None })
     }
 
     fn invalid(&self, why: &str) -> RepoError {

@@ -134,8 +134,10 @@ async fn a_store_that_asks_to_wait_is_left_alone_by_all() {
         head(&mut stream);
         let answer = match number {
             0 => "503 Slow Down\r\nRetry-After: 1",
-            1 => "429 Too Many Requests\r\nDate: Wed, 25 Nov 2026 12:00:00 GMT\r\n\
-                  Retry-After: Wed, 25 Nov 2026 12:00:01 GMT",
+            1 => {
+                "429 Too Many Requests\r\nDate: Wed, 25 Nov 2026 12:00:00 GMT\r\n\
+                  Retry-After: Wed, 25 Nov 2026 12:00:01 GMT"
+            }
             _ => "200 OK",
         };
         let answer = format!("HTTP/1.1 {answer}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
@@ -155,9 +157,8 @@ async fn a_store_that_asks_to_wait_is_left_alone_by_all() {
 #[test]
 fn what_a_store_asks_for_is_understood_or_passed_over() {
     let asked = |pairs: &[(&'static str, &'static str)]| {
-        let pairs = pairs.iter().map(|(name, value)| {
-            (http::HeaderName::from_static(name), HeaderValue::from_static(value))
-        });
+        let pairs =
+            pairs.iter().map(|(name, value)| (http::HeaderName::from_static(name), HeaderValue::from_static(value)));
         retry_after(&pairs.collect())
     };
     assert_eq!(asked(&[("retry-after", " 7 ")]), Some(Duration::from_secs(7)));
