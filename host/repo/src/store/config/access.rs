@@ -64,10 +64,8 @@ impl StoreConfig {
         ports.sort_unstable();
         ports.dedup();
 
-        // The folder and not the file: a token is replaced by another file under its name.
         let tokens = TOKEN_VARIABLES.iter().filter_map(|name| variable(name)).chain(options(TOKEN_OPTIONS));
-        let mut files: Vec<PathBuf> =
-            tokens.filter_map(|token| Path::new(&token).parent().map(Path::to_owned)).collect();
+        let mut files: Vec<PathBuf> = tokens.map(|token| place_of_token(Path::new(&token))).collect();
         files.extend(FILE_VARIABLES.iter().filter_map(|name| variable(name)).map(PathBuf::from));
         if let (true, Some(home)) = (url.scheme() == "gs", variable("HOME")) {
             files.push(Path::new(&home).join(".config/gcloud/application_default_credentials.json"));
@@ -75,6 +73,14 @@ impl StoreConfig {
         // What is absent cannot be granted, nor read.
         files.retain(|path| path.exists());
         StoreAccess { folder: None, ports, files }
+    }
+}
+
+/// The folder and not the file: a token is replaced by another file under its name. The root is no such folder.
+fn place_of_token(token: &Path) -> PathBuf {
+    match token.parent() {
+        Some(folder) if folder.file_name().is_some() => folder.to_owned(),
+        _ => token.to_owned(),
     }
 }
 
@@ -110,6 +116,7 @@ mod tests {
         assert_eq!(access.files, [tokens.path()]);
         let folder = StoreConfig::new("file:///srv/my%20repo").access_with(variable);
         assert_eq!(folder, StoreAccess { folder: Some("/srv/my repo".into()), ..StoreAccess::default() });
+        assert_eq!(place_of_token(Path::new("/token")), Path::new("/token"), "nobody is given the root");
         assert!(StoreConfig::new("https://host:8443/x").access_with(|_| None).ports.contains(&8443));
     }
 }

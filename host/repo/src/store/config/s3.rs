@@ -17,7 +17,7 @@ pub(super) fn build(url: &url::Url, options: &mut Options<'_>) -> Result<Built> 
     if days.is_some_and(|days| !(1..=OBJECT_LOCK_DAYS_MAX).contains(&days)) {
         return Err(options.invalid(&format!("option `object-lock-days` is not from 1 to {OBJECT_LOCK_DAYS_MAX}")));
     }
-    let mut builder = AmazonS3Builder::new();
+    let mut builder = AmazonS3Builder::new().with_bucket_name(bucket);
     let configured = options.has_any(CREDENTIALS);
     for (name, value) in environment("AWS_") {
         match Key::from_str(&name) {
@@ -25,7 +25,9 @@ pub(super) fn build(url: &url::Url, options: &mut Options<'_>) -> Result<Built> 
             _ => {}
         }
     }
-    builder = builder.with_client_options(options.client()?).with_bucket_name(bucket);
+    if let Some(allow_http) = options.flag("allow-http")? {
+        builder = builder.with_allow_http(allow_http);
+    }
     if let Some(path_style) = options.flag("path-style")? {
         builder = builder.with_virtual_hosted_style_request(!path_style);
     }
