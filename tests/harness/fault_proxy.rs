@@ -173,7 +173,7 @@ fn serve(mut client: &TcpStream, shared: &Shared) -> Result<()> {
     read_up_to(client, &mut body, length)?;
     let less_one = |left: u64| left.checked_sub(1);
     if shared.throttled.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less_one).is_ok() {
-        return refuse(client, 503, "SlowDown\r\nRetry-After: 1", request);
+        return refuse_with(client, 503, "SlowDown", "Retry-After: 1\r\n", request);
     }
     if shared.keeps.load(Ordering::Relaxed) && head.starts_with("DELETE ") {
         return refuse(client, 403, "AccessDenied", request);
@@ -246,13 +246,19 @@ pub(crate) fn close_after(head: &str) -> String {
     kept.chain(["Connection: close", "", ""]).collect::<Vec<_>>().join("\r\n")
 }
 
-fn refuse(mut client: &TcpStream, status: u16, code: &str, request: u64) -> Result<()> {
+fn refuse(client: &TcpStream, status: u16, code: &str, request: u64) -> Result<()> {
+    refuse_with(client, status, code, "", request)
+}
+
+/// `headers` are whole lines with their ends.
+fn refuse_with(mut client: &TcpStream, status: u16, code: &str, headers: &str, request: u64) -> Result<()> {
     let body = format!(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code><Message>injected</Message>\
          <RequestId>{request}</RequestId></Error>"
     );
     let head = format!(
-        "HTTP/1.1 {status} {code}\r\nContent-Type: application/xml\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        "HTTP/1.1 {status} {code}\r\n{headers}Content-Type: application/xml\r\nContent-Length: {}\r\n\
+         Connection: close\r\n\r\n",
         body.len()
     );
     client.write_all(head.as_bytes())?;

@@ -54,8 +54,8 @@ fn a_pods_web_identity_reaches_the_confined_job_too() -> Result<()> {
     account::write(&token, "header.payload.signature")?;
     for (name, value) in [
         ("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/backup"),
-        ("AWS_WEB_IDENTITY_TOKEN_FILE", &token.display().to_string()),
-        ("AWS_ENDPOINT_URL_STS", &server.endpoint()),
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", token.display().to_string().as_str()),
+        ("AWS_ENDPOINT_URL_STS", server.endpoint().as_str()),
         ("AWS_REGION", "us-east-1"),
     ] {
         backstay.set_environment(name, value);

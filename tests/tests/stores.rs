@@ -47,7 +47,7 @@ fn on_s3(server: &S3, prefix: &str, more: &[(&str, &str)]) -> StoreConfig {
 
 fn on_gcs(server: &Gcs, prefix: &str) -> Result<StoreConfig> {
     let (endpoint, key) = (server.endpoint(), Gcs::service_account()?);
-    let options = [("endpoint", endpoint.as_str()), ("allow-http", "true"), ("service-account-key", &key)];
+    let options = [("endpoint", endpoint.as_str()), ("allow-http", "true"), ("service-account-key", key.as_str())];
     Ok(config(&format!("gs://{}/{prefix}", gcs::BUCKET), &options))
 }
 
@@ -85,7 +85,7 @@ async fn works_as_a_repository(config: &StoreConfig) -> Result<()> {
     for length in [3 << 20, pages.len()] {
         let options = BackupOptions { pack_bytes: 1 << 20, ..BackupOptions::default() };
         let session = repository.backup(options).await?;
-        let body = pages[..length].chunks(100_000).map(|part| Ok(Bytes::copy_from_slice(part)));
+        let body: Vec<_> = pages[..length].chunks(100_000).map(|part| Ok(Bytes::copy_from_slice(part))).collect();
         session.put_file(&RelativePath::new("data/1")?, attributes, futures::stream::iter(body)).await?;
         last = Some(session.commit(SnapshotMeta::default()).await?);
     }
@@ -167,7 +167,8 @@ async fn azure_keeps_its_promises() -> Result<()> {
 async fn azure_keeps_a_repository_with_a_key_and_with_a_signature() -> Result<()> {
     let server = Azure::start()?;
     let token = server.sas_token()?;
-    for (prefix, credentials) in [("with/key", ("access-key", azure::KEY)), ("with/sas", ("sas-token", &token))] {
+    for (prefix, credentials) in [("with/key", ("access-key", azure::KEY)), ("with/sas", ("sas-token", token.as_str()))]
+    {
         let config = on_azure(&server, prefix, credentials);
         works_as_a_repository(&config).await.context(prefix)?;
         a_copy_is_judged(&Store::connect(&config)?).await.context(prefix)?;
