@@ -71,7 +71,8 @@ impl RetryPolicy {
 fn classify(error: &object_store::Error) -> (RepoErrorKind, bool) {
     use object_store::Error as E;
     let io = io_cause(error);
-    let local = matches!(error, E::Generic { store: "LocalFileSystem", .. });
+    // Memory fails by no network either.
+    let local = matches!(error, E::Generic { store: "LocalFileSystem" | "InMemory", .. });
     let kind = match error {
         // Amazon's way to say that two writers of one name met, and that neither has it yet.
         E::AlreadyExists { source, .. } if source.to_string().contains("ConditionalRequestConflict") => {
