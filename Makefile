@@ -135,6 +135,7 @@ fuzz-smoke: ## Every fuzz target for a while (FUZZ_SECONDS)
 	  for name in $$(cd $$crate && cargo +nightly fuzz list); do \
 	    echo "$$crate: $$name"; \
 	    corpus=$(CURDIR)/target/fuzz-corpus/$$name; mkdir -p $$corpus; \
-	    (cd $$crate && cargo +nightly fuzz run $$name $$corpus -- -max_total_time=$(FUZZ_SECONDS)) || exit; \
+	    known=$$(ls -d $$crate/corpus/$$name 2>/dev/null | sed 's|.*|$(CURDIR)/&|'); \
+	    (cd $$crate && cargo +nightly fuzz run $$name $$corpus $$known -- -max_total_time=$(FUZZ_SECONDS)) || exit; \
 	  done; \
 	done

@@ -1,6 +1,10 @@
 //! Stock `restic`, the judge of every repository that a test makes.
 
-use crate::{account, s3::Credentials, scratch::run};
+use crate::{
+    account, limits,
+    s3::Credentials,
+    scratch::{run, wait_for},
+};
 use anyhow::{Result, bail, ensure};
 use std::{
     path::{Path, PathBuf},
@@ -50,6 +54,22 @@ impl Restic {
         let text = String::from_utf8_lossy(&output.stdout);
         ensure!(text.contains("no errors were found"), "restic {arguments:?} said:\n{text}");
         Ok(())
+    }
+
+    /// Any command; answers what it says and whether it ended well.
+    pub fn attempt(&self, arguments: &[&str]) -> Result<(bool, String)> {
+        let output = self.command(arguments).output()?;
+        let text = [output.stdout, output.stderr].concat();
+        Ok((output.status.success(), String::from_utf8_lossy(&text).into_owned()))
+    }
+
+    /// As [`Restic::attempt`], again and again while somebody else holds a lock.
+    pub fn when_unlocked(&self, arguments: &[&str]) -> Result<String> {
+        wait_for("the repository to be unlocked", limits::COMMAND, || {
+            let (done, text) = self.attempt(arguments)?;
+            ensure!(done || text.contains("already locked"), "restic {arguments:?} failed:\n{text}");
+            Ok(done.then_some(text))
+        })
     }
 
     /// The ids of all snapshots.

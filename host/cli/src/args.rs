@@ -1,7 +1,9 @@
 //! The command line.
 
 use crate::{
-    command::{archive, backup, backups, completions, init, inspect, log, plugin, repo, restore, window},
+    command::{
+        archive, backup, backups, completions, forget, init, inspect, log, plugin, prune, repo, restore, window,
+    },
     exit,
 };
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
@@ -79,6 +81,10 @@ pub(crate) enum Command {
     Window(window::WindowArgs),
     /// Restore a target into a folder: shows the plan, then does it
     Restore(restore::RestoreArgs),
+    /// Drop a target's backups by its policy: shows what stays and why
+    Forget(forget::ForgetArgs),
+    /// Free what nothing in a repository refers to: backups dropped, log needed no more
+    Prune(prune::PruneArgs),
     /// Fetch pieces of a target's log
     #[command(subcommand)]
     Log(log::LogCommand),

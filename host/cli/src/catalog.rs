@@ -2,14 +2,14 @@
 
 use crate::{
     command::backups::Record,
-    config::Repository,
+    config::{Repository, RepositoryName},
     context::Context,
     failure::{Failure, Result},
 };
 use backstay_core::{Chain, Confirmed, Gap, TargetName};
 use backstay_pipeline::{RepositorySpec, repository::open_log};
 use backstay_repo::{
-    CheckOptions, CheckProgress, RepoErrorKind,
+    CheckOptions, CheckProgress, Problem, ReadData, RepoErrorKind,
     log::{LogChain, LogReport},
 };
 use std::sync::{Mutex, PoisonError};
@@ -26,14 +26,16 @@ pub(crate) struct Catalog {
 
 /// What a check found.
 pub(crate) struct Checked {
-    /// What is damaged or missing, one line each.
-    pub(crate) problems: Vec<String>,
+    /// What is damaged or missing.
+    pub(crate) problems: Vec<Problem>,
     /// Missing links of the logs, by target.
     pub(crate) gaps: Vec<(TargetName, Gap)>,
     /// Problems that are not listed.
     pub(crate) unlisted: u64,
     /// Backups and other snapshots looked at.
     pub(crate) snapshots: u64,
+    /// Packs read and verified.
+    pub(crate) packs_read: u64,
     /// Bytes read and verified, of packs and logs.
     pub(crate) bytes_read: u64,
 }
@@ -50,7 +52,7 @@ impl Context {
             let mut records = Vec::new();
             for repository in &wanted {
                 match open(repository).await {
-                    Ok(open) => records.extend(list(&open, target.map(|target| &target.name)).await?),
+                    Ok(open) => records.extend(list(&repository.name, &open, target.map(|target| &target.name)).await?),
                     // Asked for everything, a repository that was not made yet holds nothing.
                     Err(Unopened::Absent(_)) if target.is_none() && wanted.len() > 1 => {}
                     Err(unopened) => return Err(unopened.into()),
@@ -70,14 +72,14 @@ impl Context {
         self.block_on(async {
             let open = open(repository).await?;
             // Backups first: the log that is listed later reaches at least as far.
-            let records = list(&open, Some(&target.name)).await?;
+            let records = list(&repository.name, &open, Some(&target.name)).await?;
             let log = open_log(&open, &target.name).await?;
             Ok(Catalog { records, confirmed: log.confirmed().await?, chain: log.chain().clone() })
         })
     }
 
-    /// Checks a repository with its logs; with `read_data` every byte.
-    pub(crate) async fn check(&self, open: &backstay_repo::Repository, read_data: bool) -> Result<Checked> {
+    /// Checks a repository with its logs; reads as much as is wished, the logs where that is everything.
+    pub(crate) async fn check(&self, open: &backstay_repo::Repository, read_data: ReadData) -> Result<Checked> {
         let progress = Mutex::new(self.progress());
         let shown = |at: CheckProgress| {
             // A drawing that panicked elsewhere is no reason to stop checking.
@@ -90,8 +92,10 @@ impl Context {
             gaps: Vec::new(),
             unlisted: report.errors_unlisted,
             snapshots: report.snapshots,
+            packs_read: report.packs_read,
             bytes_read: report.bytes_read,
         };
+        let read_data = read_data == ReadData::Everything;
         for target in LogChain::targets(open.store()).await? {
             let log = open_log(open, &target).await?.check(read_data).await?;
             checked.add(&target, log);
@@ -102,7 +106,11 @@ impl Context {
 
 impl Checked {
     fn add(&mut self, target: &TargetName, log: LogReport) {
-        self.problems.extend(log.damaged.into_iter().map(|damaged| format!("{}: {}", damaged.object, damaged.why)));
+        self.problems.extend(log.damaged.into_iter().map(|damaged| Problem {
+            what: damaged.why.strip_prefix(&format!("{} ", damaged.object)).unwrap_or(&damaged.why).to_owned(),
+            object: damaged.object,
+            affected: None,
+        }));
         self.gaps.extend(log.gaps.into_iter().map(|gap| (target.clone(), gap)));
         self.bytes_read += log.read_bytes;
     }
@@ -156,7 +164,18 @@ pub(crate) async fn log(repository: &Repository, target: &TargetName) -> Result<
     Ok(open_log(&open(repository).await?, target).await?)
 }
 
-async fn list(repository: &backstay_repo::Repository, target: Option<&TargetName>) -> Result<Vec<Record>> {
+async fn list(
+    name: &RepositoryName,
+    repository: &backstay_repo::Repository,
+    target: Option<&TargetName>,
+) -> Result<Vec<Record>> {
     let entries = backstay_pipeline::catalog::entries(repository, target).await?;
-    Ok(entries.into_iter().map(|entry| Record { backup: entry.backup, uploaded: entry.snapshot.uploaded }).collect())
+    let mut pins = repository.pins().await?;
+    let record = |entry: backstay_pipeline::catalog::Entry| Record {
+        repository: name.clone(),
+        pinned: pins.remove(&entry.backup.id).map(|pin| pin.reason),
+        uploaded: entry.snapshot.uploaded,
+        backup: entry.backup,
+    };
+    Ok(entries.into_iter().map(record).collect())
 }

@@ -24,3 +24,5 @@ pub(crate) const SUGGESTION_DISTANCE_DIVISOR: usize = 3;
 pub(crate) const PROGRESS_DRAW_HZ: u8 = 8;
 /// How many warnings and problems a human report prints before it says how many more there are.
 pub(crate) const REPORT_LINES_MAX: usize = 100;
+/// How often a lock that others hold is tried again: seldom beside how long a backup takes.
+pub(crate) const LOCK_RETRY: Duration = Duration::from_secs(5);

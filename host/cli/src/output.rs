@@ -151,6 +151,24 @@ pub(crate) fn size(bytes: u64) -> String {
     format!("{value:.digits$} {}", UNITS[unit])
 }
 
+/// Reads `1073741824`, `500 MiB`, `10G`: units are powers of 1024, as [`size`] writes them.
+pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let power = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => Some(0),
+        "k" | "kib" => Some(1),
+        "m" | "mib" => Some(2),
+        "g" | "gib" => Some(3),
+        "t" | "tib" => Some(4),
+        _ => None,
+    };
+    let bytes =
+        number.parse::<u64>().ok().zip(power).and_then(|(number, power)| number.checked_mul(1024u64.pow(power)));
+    bytes.ok_or_else(|| "write a size like 500 MiB or 10 GiB".to_owned())
+}
+
 /// A stretch of time: `0.8 s`, `12 s`, `3 min 20 s`, `2 h 5 min`.
 pub(crate) fn duration(duration: std::time::Duration) -> String {
     let seconds = duration.as_secs();
@@ -186,6 +204,16 @@ mod tests {
         ];
         for (bytes, text) in table {
             assert_eq!(size(bytes), text, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_read_as_they_are_written() {
+        for (text, bytes) in [("0", 0), ("7", 7), ("500 MiB", 500 << 20), ("10G", 10 << 30), ("1kib", 1024)] {
+            assert_eq!(parse_size(text), Ok(bytes), "{text}");
+        }
+        for bad in ["", "MiB", "1.5 GiB", "-1", "1 MB", "99999999999 TiB"] {
+            assert!(parse_size(bad).is_err(), "{bad}");
         }
     }
 

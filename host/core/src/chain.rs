@@ -114,6 +114,17 @@ impl Chain {
         self.epochs.get(&epoch).map_or(&[], Vec::as_slice)
     }
 
+    /// The same without these pieces.
+    #[must_use]
+    pub fn without(&self, gone: &[&Segment]) -> Self {
+        let mut epochs = self.epochs.clone();
+        for pieces in epochs.values_mut() {
+            pieces.retain(|piece| !gone.contains(&piece));
+        }
+        epochs.retain(|_, pieces| !pieces.is_empty());
+        Self { epochs }
+    }
+
     /// Every piece of every epoch.
     pub fn iter(&self) -> impl Iterator<Item = &Segment> {
         self.epochs.values().flatten()
@@ -224,9 +235,10 @@ impl Chain {
     pub fn gaps(&self) -> Vec<Gap> {
         let mut gaps = Vec::new();
         let mut before: Option<&Position> = None;
+        let oldest = self.epochs.keys().next().copied().unwrap_or(0);
         for (epoch, pieces) in &self.epochs {
             if let (Some(before), Some(first)) = (before, pieces.first()) {
-                gaps.extend(self.gap_before(*epoch, first, before));
+                gaps.extend(self.gap_before(*epoch, first, before, oldest));
             }
             gaps.extend(
                 pieces
@@ -239,8 +251,9 @@ impl Chain {
         gaps
     }
 
-    /// The gap between an epoch and its predecessor; `before` is the end of any older epoch.
-    fn gap_before(&self, epoch: u64, first: &Segment, before: &Position) -> Option<Gap> {
+    /// The gap between an epoch and its predecessor; `before` is the end of any older epoch, `oldest` the first that
+    /// is left.
+    fn gap_before(&self, epoch: u64, first: &Segment, before: &Position, oldest: u64) -> Option<Gap> {
         let Some(follows) = self.follows(epoch) else {
             return Some(Gap { from: before.clone(), to: first.start.clone() });
         };
@@ -249,6 +262,8 @@ impl Chain {
                 Some(end) if end.offset < follows.offset => Some(Gap { from: end.clone(), to: follows.clone() }),
                 // Inside a gap of the predecessor, named there, or before all that is left of it.
                 Some(_) => None,
+                // Retention took it.
+                None if follows.epoch < oldest => None,
                 None => Some(Gap { from: before.clone(), to: follows.clone() }),
             };
         }
@@ -393,6 +408,15 @@ mod tests {
         chain.push(piece(1, 0, 10)).unwrap();
         let shifted = Segment { file_offset: 11, file: chain.pieces(1)[0].file.clone(), ..piece(1, 10, 20) };
         assert!(matches!(chain.push(shifted), Err(ChainError::Invalid(_))));
+    }
+
+    #[test]
+    fn an_epoch_whose_predecessor_retention_took_has_no_gap() {
+        let branch = |epoch, from: u64| Segment { follows: Some(place(1, from)), ..piece(epoch, from, from + 50) };
+        let chain = Chain::new(vec![piece(2, 90, 120), branch(3, 60)], vec![]);
+        assert_eq!(chain.gaps(), []);
+        let chain = Chain::new(vec![piece(1, 0, 30), piece(2, 30, 40), branch(3, 60)], vec![]);
+        assert_eq!(chain.gaps().len(), 2);
     }
 
     #[test]

@@ -11,16 +11,19 @@
 //!      │
 //!   Window ──── where a target can be restored to
 //!   RestorePlan ─ which backup, which pieces, and why; or why not
+//!   RetentionPolicy, ForgetPlan ─ which backups stay and why, and the log they need
 //! ```
 
 mod backup;
 mod chain;
+mod forget;
 mod line;
 mod manifest;
 mod name;
 mod path;
 mod plan;
 mod position;
+mod retention;
 #[cfg(test)]
 mod sample;
 mod secret;
@@ -30,12 +33,14 @@ mod window;
 
 pub use backup::Backup;
 pub use chain::{Chain, ChainError, Gap};
+pub use forget::{Decision, ForgetPlan, LogNeed, Needed, Records, log_needed, plan_forget, plan_forget_named};
 pub use line::{Line, Spot, Step, Stride, Walk};
 pub use manifest::{BackupManifest, Finding, MANIFEST_PATH, Volume};
 pub use name::{BackupId, InvalidName, TargetName};
 pub use path::{InvalidPath, RelativePath};
 pub use plan::{Outside, PlanError, RestorePlan, RestoreRequest, Target};
 pub use position::Position;
+pub use retention::{CalendarRule, InvalidPeriod, KeepReason, Period, RetentionPolicy};
 pub use secret::Secret;
 pub use segment::{InvalidSegment, SEGMENT_BYTES_MAX, Segment};
 pub use timestamp::{InvalidTimestamp, Timestamp};

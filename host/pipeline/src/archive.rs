@@ -35,6 +35,8 @@ pub(crate) async fn run(work: &Work, accept_gap: bool) -> Result<ArchiveSummary,
     let spec = repository_of(&work.spec.repository)?;
     let repository = repository::open(spec).await?;
     let mut log = repository::open_log(&repository, &target.name).await?;
+    // The database throws away what lies before the tail that it is told.
+    log.settle().await?;
     let mut tail = log.tail().cloned();
     if accept_gap {
         // The plugin starts where the database still has log, as if there were none here.

@@ -58,7 +58,8 @@ impl BackupSource for Source {
                     Stored::Other { .. } => return None,
                 };
                 let attributes = Attributes { mode: node.mode, modified: node.modified };
-                Some(Node { path: node.path, kind, attributes })
+                // A name that is no text: nothing an engine stored either.
+                Some(Node { path: node.path.to_relative()?, kind, attributes })
             })
             .collect())
     }

@@ -1,6 +1,6 @@
 //! The backups of a repository, by their manifests.
 
-use crate::job::Failure;
+use crate::job::{Failure, FailureKind};
 use backstay_core::{Backup, BackupManifest, MANIFEST_PATH, RelativePath, TargetName};
 use backstay_repo::{RepoErrorKind, Repository, Snapshot, SnapshotReader};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -21,7 +21,16 @@ pub struct Entry {
 
 /// The backups of one target, or of all, oldest first. Snapshots that another program made
 /// have no manifest and are left out.
+///
+/// Takes no lock. A prune may move what is read meanwhile: then it is looked up anew, once.
 pub async fn entries(repository: &Repository, target: Option<&TargetName>) -> Result<Vec<Entry>, Failure> {
+    match entries_once(repository, target).await {
+        Err(failure) if failure.kind == FailureKind::Damaged => entries_once(repository, target).await,
+        found => found,
+    }
+}
+
+async fn entries_once(repository: &Repository, target: Option<&TargetName>) -> Result<Vec<Entry>, Failure> {
     let readers = repository.readers(repository.snapshots().await?).await?;
     let mut entries: Vec<Entry> = stream::iter(readers)
         .map(entry)
@@ -58,7 +67,7 @@ async fn entry(reader: SnapshotReader) -> Result<Option<Entry>, Failure> {
     let manifest: BackupManifest = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
     if manifest.format != 1 {
         return Err(Failure::new(
-            crate::job::FailureKind::Failed,
+            FailureKind::Failed,
             format!(
                 "backup {} has a manifest of format {}, this backstay reads format 1",
                 snapshot.id.short(),

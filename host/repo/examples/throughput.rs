@@ -123,7 +123,7 @@ async fn main() {
         reader.place(&RelativePath::new("data").unwrap(), &dir, PlaceOptions::default()).await.unwrap();
         rate("placed, verified, durable", data.len(), started);
         let started = Instant::now();
-        repository.check(CheckOptions { read_data: true }, |_| {}).await.unwrap();
+        repository.check(CheckOptions::everything(), |_| {}).await.unwrap();
         rate("check --read-data", first.totals.uploaded as usize, started);
         std::fs::remove_dir_all(&root).unwrap();
         std::fs::remove_dir_all(&into).unwrap();

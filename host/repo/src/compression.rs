@@ -1,10 +1,11 @@
 //! zstd, as blobs and documents use it.
 
 use crate::aligned::AlignedBuffer;
+use crate::frame::yield_bytes_max;
 use crate::limits::{HARD_THOUSANDTHS, LIGHT_ACCELERATION, LIGHT_PASSES_MAX, SAME_THOUSANDTHS, ZSTD_LEVEL};
 use crate::{RepoError, RepoErrorKind, Result};
 use std::cell::RefCell;
-use std::io::{Cursor, Read};
+use std::io::Cursor;
 use zstd::zstd_safe::CParameter;
 
 /// One frame with the repository's level.
@@ -12,19 +13,17 @@ pub(crate) fn compress(plain: &[u8]) -> Result<Vec<u8>> {
     zstd::bulk::compress(plain, ZSTD_LEVEL).map_err(failed)
 }
 
-/// Reads a frame of unknown length, of at most `bytes_max` bytes of plaintext. Memory grows with
-/// what the frame really yields, whatever its header claims.
+/// Reads a frame of unknown length, of at most `bytes_max` bytes of plaintext. No more memory is set aside than it can
+/// yield, whatever it claims.
 pub(crate) fn decompress(frame: &[u8], bytes_max: usize) -> Result<Vec<u8>> {
-    let damaged = |error| RepoError::new(RepoErrorKind::Damaged, "failed to decompress").because(error);
-    let mut decoder = zstd::stream::Decoder::with_buffer(frame).map_err(damaged)?;
-    // A window larger than any writer of this format uses is an attack on memory.
-    decoder.window_log_max(27).map_err(damaged)?;
-    let mut plain = Vec::new();
-    decoder.take(bytes_max as u64 + 1).read_to_end(&mut plain).map_err(damaged)?;
-    if plain.len() > bytes_max {
-        return Err(RepoError::new(RepoErrorKind::Damaged, format!("it decompresses to more than {bytes_max} bytes")));
-    }
-    Ok(plain)
+    let most = yield_bytes_max(frame).ok_or_else(not_a_frame)?;
+    let room = usize::try_from(most).map_or(bytes_max, |most| most.min(bytes_max));
+    zstd::bulk::decompress(frame, room)
+        .map_err(|error| RepoError::new(RepoErrorKind::Damaged, "failed to decompress").because(error))
+}
+
+fn not_a_frame() -> RepoError {
+    RepoError::new(RepoErrorKind::Damaged, "failed to decompress: it is no frame, or claims more than it holds")
 }
 
 /// Compresses blob after blob with one context. Where the last blob became hardly smaller, the next is passed over
@@ -95,10 +94,9 @@ thread_local! {
 
 /// Appends the plaintext, of known length, of a frame.
 pub(crate) fn decompress_onto(frame: &[u8], length: usize, plain: &mut AlignedBuffer) -> Result<()> {
-    // zstd cannot expand more than this; a claim beyond it is not worth an allocation.
-    let credible = frame.len().saturating_mul(1 << 16).max(1 << 20);
-    if length > credible {
-        return Err(RepoError::new(RepoErrorKind::Damaged, "its length is not credible"));
+    // A claim beyond it is not worth an allocation.
+    if length as u64 > yield_bytes_max(frame).ok_or_else(not_a_frame)? {
+        return Err(RepoError::new(RepoErrorKind::Damaged, format!("it has fewer than {length} bytes")));
     }
     let decompressed = CONTEXT.with_borrow_mut(|context| {
         let context = match context {

@@ -43,7 +43,7 @@ pub(crate) async fn load<T: DeserializeOwned + Send + 'static>(
 }
 
 /// Reads a sealed document from its stored bytes.
-fn open<T: DeserializeOwned>(key: &MasterKey, stored: &[u8]) -> Result<T> {
+pub(crate) fn open<T: DeserializeOwned>(key: &MasterKey, stored: &[u8]) -> Result<T> {
     let plain = key.open(stored)?;
     let json = match plain.first() {
         Some(&COMPRESSED) => decompress(&plain[1..], PLAIN_DOCUMENT_BYTES_MAX)?,

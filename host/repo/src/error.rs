@@ -58,7 +58,7 @@ pub type Result<T, E = RepoError> = std::result::Result<T, E>;
 impl RepoError {
     /// An error of `kind`; `what` is lower case, without a dot at the end.
     pub fn new(kind: RepoErrorKind, what: impl Into<String>) -> Self {
-        Self { kind, what: what.into(), advice: None, source: None }
+        Self { kind, what: one_line(what.into()), advice: None, source: None }
     }
 
     /// Stored bytes of `object` are not what was written.
@@ -77,7 +77,7 @@ impl RepoError {
     #[must_use]
     pub fn because(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         let source = source.into();
-        self.what = format!("{}: {source}", self.what);
+        self.what = one_line(format!("{}: {source}", self.what));
         self.source = Some(source);
         self
     }
@@ -106,8 +106,28 @@ impl RepoError {
     }
 }
 
+/// What is wrong often quotes what was read, and that may be anything.
+fn one_line(text: String) -> String {
+    if !text.contains(char::is_control) {
+        return text;
+    }
+    let escape = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(escape).collect()
+}
+
 impl From<tokio::task::JoinError> for RepoError {
     fn from(error: tokio::task::JoinError) -> Self {
         Self::new(RepoErrorKind::Internal, "failed to finish a background task").because(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_one_line_whatever_it_quotes() {
+        let error = RepoError::damaged("data/é\n", "a\u{1b}[31mb").because("c\r\nd");
+        assert_eq!(error.to_string(), "data/é\\n is damaged: a\\u{1b}[31mb: c\\r\\nd");
     }
 }

@@ -2,12 +2,15 @@
 //!
 //! On the store it is JSON in `index/`; in memory a sorted table of 52 bytes a blob.
 
+use crate::crypto::SEAL_OVERHEAD;
 use crate::limits::{BLOB_BYTES_MAX, LOADS_MAX};
 use crate::pack::{BlobKind, PackedBlob};
+use crate::prune::Usage;
 use crate::{Id, MasterKey, RepoError, Result, Store, document};
 use futures::{StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
-use std::{collections::HashSet, sync::Arc};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
 
 /// One index file.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -92,22 +95,27 @@ pub(crate) struct Index {
     files: HashSet<Id>,
 }
 
+impl std::fmt::Debug for Index {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Index({} blobs)", self.len())
+    }
+}
+
 impl Index {
     /// Reads all index files; takes `loaded` when it has just those.
     ///
     /// Snapshots must have been listed before: a snapshot that is there has its index written.
     pub(crate) async fn load(store: &Store, key: &Arc<MasterKey>, loaded: Option<&Arc<Index>>) -> Result<Arc<Index>> {
-        let listed: HashSet<Id> =
+        // In their order: of a blob that lies in two packs always the same one is read.
+        let listed: Vec<Id> =
             store.list("index").await?.iter().filter_map(|object| Id::from_key(&object.key)).collect();
-        if let Some(loaded) = loaded.filter(|loaded| loaded.files == listed) {
+        let ids: HashSet<Id> = listed.iter().copied().collect();
+        if let Some(loaded) = loaded.filter(|loaded| loaded.files == ids) {
             return Ok(Arc::clone(loaded));
         }
-        let files: Vec<IndexFile> = futures::stream::iter(listed.clone())
-            .map(|id| load_file(store, key, id))
-            .buffer_unordered(LOADS_MAX)
-            .try_collect()
-            .await?;
-        let index = tokio::task::spawn_blocking(move || Index::from_files(listed, &files)).await?;
+        let files: Vec<IndexFile> =
+            futures::stream::iter(listed).map(|id| load_file(store, key, id)).buffered(LOADS_MAX).try_collect().await?;
+        let index = tokio::task::spawn_blocking(move || Index::from_files(ids, &files)).await?;
         Ok(Arc::new(index))
     }
 
@@ -131,15 +139,26 @@ impl Index {
         self.position(kind, id).map(|at| self.places[at])
     }
 
-    fn position(&self, kind: BlobKind, id: &Id) -> Option<usize> {
+    /// A blob's place in the order of all.
+    pub(crate) fn position(&self, kind: BlobKind, id: &Id) -> Option<usize> {
         self.places.binary_search_by(|place| (place.blob.id, place.blob.kind).cmp(&(*id, kind))).ok()
     }
 
     /// A data blob's number, which is shorter than its id.
     pub(crate) fn number(&self, id: &Id) -> Result<u32> {
-        self.require(BlobKind::Data, id)?;
-        let at = self.position(BlobKind::Data, id).and_then(|at| u32::try_from(at).ok());
+        self.number_of(BlobKind::Data, id)
+    }
+
+    /// The same for a blob of any kind: from 0 to [`Index::len`], without the end.
+    pub(crate) fn number_of(&self, kind: BlobKind, id: &Id) -> Result<u32> {
+        self.require(kind, id)?;
+        let at = self.position(kind, id).and_then(|at| u32::try_from(at).ok());
         at.ok_or_else(|| RepoError::damaged("index", "it names more than 4 billion blobs"))
+    }
+
+    /// The index files that it was read from.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &Id> {
+        self.files.iter()
     }
 
     /// The blob with this number.
@@ -147,11 +166,17 @@ impl Index {
         self.places[number as usize]
     }
 
+    /// The blob at this place in the order of all.
+    pub(crate) fn place_at(&self, position: usize) -> Place {
+        self.places[position]
+    }
+
     /// Finds a blob that a tree or snapshot names.
     pub(crate) fn require(&self, kind: BlobKind, id: &Id) -> Result<Place> {
         let place =
             self.find(kind, id).ok_or_else(|| RepoError::damaged(format!("blob {id}"), "no index file names it"))?;
-        if place.blob.plain_length() as usize > BLOB_BYTES_MAX {
+        let longest = place.blob.plain_length().max(place.blob.length.saturating_sub(SEAL_OVERHEAD as u32));
+        if longest as usize > BLOB_BYTES_MAX {
             return Err(RepoError::damaged(format!("blob {id}"), "its length makes no sense"));
         }
         Ok(place)
@@ -160,6 +185,19 @@ impl Index {
     /// The pack with this number.
     pub(crate) fn pack(&self, number: u32) -> Id {
         self.packs[number as usize]
+    }
+
+    /// The used blobs that readers find in these packs, by pack and in the order of their offsets.
+    pub(crate) fn used_in(&self, packs: &BTreeSet<Id>, usage: &Usage) -> BTreeMap<Id, Vec<Place>> {
+        let mut used: BTreeMap<Id, Vec<Place>> = BTreeMap::new();
+        for (number, place) in self.places.iter().enumerate() {
+            let pack = self.pack(place.pack);
+            if usage.is_used(number as u32) && packs.contains(&pack) {
+                used.entry(pack).or_default().push(*place);
+            }
+        }
+        used.values_mut().for_each(|places| places.sort_by_key(|place| place.blob.offset));
+        used
     }
 
     /// How many different blobs it knows.

@@ -68,10 +68,10 @@ pub(crate) struct KeyFile {
 
 impl KeyFile {
     /// Seals `master` with `password`; blocks for as long as `cost` says.
-    fn new(master: &MasterKey, password: &Password, cost: KdfCost) -> Result<Self> {
+    pub(crate) fn new(master: &MasterKey, password: &Password, cost: KdfCost) -> Result<Self> {
         let mut salt = [0; 64];
         random_bytes(&mut salt);
-        let key = derive(password, &salt, cost)?;
+        let key = derive(password, &salt, &bounded(cost)?)?;
         let origin = Origin::here();
         Ok(Self {
             created: Timestamp::from(std::time::SystemTime::now()).to_string(),
@@ -86,19 +86,26 @@ impl KeyFile {
         })
     }
 
-    /// The master key, if `password` opens it; blocks.
-    fn open(&self, password: &Password) -> Result<Option<MasterKey>> {
+    /// Salt, sealed master key, and how the password becomes a key.
+    pub(crate) fn parts(&self) -> Result<(Vec<u8>, Vec<u8>, scrypt::Params)> {
         let damaged = |why: &str| RepoError::new(RepoErrorKind::Damaged, why);
         if self.kdf != "scrypt" || !self.n.is_power_of_two() {
             return Err(damaged("its key derivation is not scrypt"));
         }
         let decode =
             |text: &str| BASE64_STANDARD.decode(text).map_err(|_| damaged("it is not base64 where it should be"));
-        let (salt, data) = (decode(&self.salt)?, decode(&self.data)?);
         let cost = KdfCost { log_n: self.n.ilog2() as u8, r: self.r, p: self.p };
-        let key = derive(password, &salt, cost)?;
+        Ok((decode(&self.salt)?, decode(&self.data)?, bounded(cost)?))
+    }
+
+    /// The master key, if `password` opens it; blocks.
+    pub(crate) fn open(&self, password: &Password) -> Result<Option<MasterKey>> {
+        let (salt, data, params) = self.parts()?;
+        let key = derive(password, &salt, &params)?;
         let Ok(json) = key.open(&data).map(Zeroizing::new) else { return Ok(None) };
-        MasterKey::from_json(&json).map(Some).ok_or_else(|| damaged("what it seals is no master key"))
+        MasterKey::from_json(&json)
+            .map(Some)
+            .ok_or_else(|| RepoError::new(RepoErrorKind::Damaged, "what it seals is no master key"))
     }
 
     fn info(self, id: Id, current: Option<Id>) -> KeyInfo {
@@ -112,18 +119,24 @@ impl KeyFile {
     }
 }
 
-/// scrypt, within bounds: the parameters come from a file that nobody has vouched for yet.
-fn derive(password: &Password, salt: &[u8], cost: KdfCost) -> Result<MasterKey> {
-    let damaged = || RepoError::new(RepoErrorKind::Damaged, "its scrypt parameters make no sense");
-    let n = 1u64.checked_shl(cost.log_n.into()).ok_or_else(damaged)?;
+fn senseless() -> RepoError {
+    RepoError::new(RepoErrorKind::Damaged, "its scrypt parameters make no sense")
+}
+
+/// scrypt's parameters, within bounds: they come from a file that nobody has vouched for yet.
+fn bounded(cost: KdfCost) -> Result<scrypt::Params> {
+    let n = 1u64.checked_shl(cost.log_n.into()).ok_or_else(senseless)?;
     let memory = n.checked_mul(128).and_then(|m| m.checked_mul(cost.r.into()));
     let work = n.checked_mul(cost.r.into()).and_then(|w| w.checked_mul(cost.p.into()));
     if memory.is_none_or(|m| m > KDF_MEMORY_BYTES_MAX) || work.is_none_or(|w| w > KDF_WORK_MAX) {
-        return Err(damaged());
+        return Err(senseless());
     }
-    let params = scrypt::Params::new(cost.log_n, cost.r, cost.p).map_err(|_| damaged())?;
+    scrypt::Params::new(cost.log_n, cost.r, cost.p).map_err(|_| senseless())
+}
+
+fn derive(password: &Password, salt: &[u8], params: &scrypt::Params) -> Result<MasterKey> {
     let mut bytes = Zeroizing::new([0; 64]);
-    scrypt::scrypt(password.as_bytes(), salt, &params, &mut bytes[..]).map_err(|_| damaged())?;
+    scrypt::scrypt(password.as_bytes(), salt, params, &mut bytes[..]).map_err(|_| senseless())?;
     Ok(MasterKey::from_bytes(KeyBytes::from_kdf(&bytes)))
 }
 
@@ -202,7 +215,7 @@ pub(crate) async fn list(store: &Store, current: Option<Id>) -> Result<Vec<KeyIn
     Ok(infos)
 }
 
-async fn load(store: &Store, id: Id) -> Result<KeyFile> {
+pub(crate) async fn load(store: &Store, id: Id) -> Result<KeyFile> {
     let key = id.key("keys");
     let bytes = store.get(&key, 1 << 20).await?;
     if Id::of(&bytes) != id {

@@ -6,6 +6,8 @@
 //!      ├─ BackupSession              files ► chunks ► blobs ► packs ► index ► snapshot
 //!      │     └─ data/, index/, snapshots/
 //!      ├─ SnapshotReader             snapshot ► trees ► nodes ► blobs ► files in a folder
+//!      ├─ Pin ───────── pins/         backups that no policy takes away
+//!      ├─ prune                      frees what nothing refers to
 //!      ├─ check                      does all that must be there exist, and is it right
 //!      └─ log ─────── logs/          the log chains; stock restic ignores the folder
 //!   Store ── one prefix of an object store, reduced to what the above need
@@ -44,6 +46,10 @@ mod compression;
 pub mod crypto;
 mod document;
 mod error;
+mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzz;
 mod id;
 mod index;
 mod key;
@@ -51,9 +57,12 @@ pub mod limits;
 mod local_reader;
 mod lock;
 pub mod log;
+mod node_path;
 mod origin;
 mod pack;
+mod pin;
 mod polynomial;
+mod prune;
 mod quote;
 mod read;
 mod repository;
@@ -63,12 +72,15 @@ pub mod store;
 mod tree;
 mod write;
 
-pub use check::{CheckOptions, CheckProgress, CheckReport};
+pub use check::{Affected, CheckOptions, CheckProgress, CheckReport, InvalidSubset, Problem, ReadData, Subset};
 pub use crypto::{MasterKey, Password};
 pub use error::{RepoError, RepoErrorKind, Result};
 pub use id::{Id, InvalidId};
 pub use key::{KdfCost, KeyInfo};
 pub use lock::{Lock, LockInfo, LockKind};
+pub use node_path::NodePath;
+pub use pin::Pin;
+pub use prune::{PruneOptions, PrunePlan, PruneProgress, PruneReport, Repack};
 pub use read::{PlaceOptions, PlaceProgress, PlaceSummary, SnapshotReader};
 pub use repository::{InitOptions, Repository, Unlocked};
 pub use snapshot::{Snapshot, SnapshotMeta};

@@ -93,6 +93,9 @@ pub const LIGHT_ACCELERATION: u32 = 4;
 pub const PACK_BYTES: usize = 32 << 20;
 /// Largest such size that may be asked for: a pack must be readable whole.
 pub const PACK_BYTES_MAX: usize = 256 << 20;
+/// Smallest: about one blob. No use on a real store, where a request costs what a megabyte does; tests of crashes want
+/// many packs of little.
+pub const PACK_BYTES_MIN: usize = 1 << 10;
 /// Blobs in a pack: keeps the header below 1 MiB whatever the blobs' size.
 pub const PACK_BLOBS_MAX: usize = 25_000;
 /// Blobs in an index file we write: at about 130 bytes of JSON each that stays below 8 MiB.
@@ -123,6 +126,22 @@ pub const LOADS_MAX: usize = 8;
 /// databases use five. Each level costs stack.
 pub const TREE_DEPTH_MAX: usize = 256;
 
+/// Longest reason of a pin: a sentence or two.
+pub const PIN_REASON_BYTES_MAX: usize = 1024;
+/// Largest pin that makes sense: the reason, escaped, and little more.
+pub const PIN_BYTES_MAX: u64 = 16 << 10;
+
+/// Packs below this are joined when there are many: an eighth of a whole one.
+pub const SMALL_PACK_BYTES: u64 = (PACK_BYTES / 8) as u64;
+/// So many of them may lie about: each is a request and an index entry more for whoever reads.
+pub const SMALL_PACKS_MAX: usize = 16;
+/// Index files that are not even a quarter full and may lie about: each is a request when a repository is opened.
+pub const SMALL_INDEX_FILES_MAX: usize = 8;
+/// Objects removed at the same time.
+pub const DELETES_AT_ONCE: usize = 16;
+/// Packs that are copied at the same time: one is read while another is verified.
+pub const REPACKS_AT_ONCE: usize = 2;
+
 /// One coalesced read of a pack.
 pub const READ_BYTES_MAX: u64 = 8 << 20;
 /// Bytes read in vain to save a request.
@@ -133,6 +152,10 @@ pub const READS_MAX: usize = 8;
 pub const SYNC_EVERY_BYTES: u64 = 256 << 20;
 /// Problems a check reports by name; the rest is counted.
 pub const PROBLEMS_MAX: usize = 1000;
+/// Backups named with something damaged that they need: a line has room for so many.
+pub const AFFECTED_LISTED_MAX: usize = 5;
+/// What is wrong with one pack, said in full; the rest is counted.
+pub const CAUSES_LISTED_MAX: usize = 3;
 
 /// A lock is refreshed this often, as stock restic does.
 pub const LOCK_REFRESH: Duration = Duration::from_secs(5 * 60);

@@ -22,7 +22,7 @@ pub enum LockKind {
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct LockFile {
+pub(crate) struct LockFile {
     time: String,
     exclusive: bool,
     #[serde(default)]
@@ -38,7 +38,7 @@ struct LockFile {
 }
 
 impl LockFile {
-    fn now(kind: LockKind) -> Self {
+    pub(crate) fn now(kind: LockKind) -> Self {
         let origin = Origin::here();
         Self {
             time: Timestamp::from(SystemTime::now()).to_string(),
@@ -51,7 +51,7 @@ impl LockFile {
         }
     }
 
-    fn holder(&self) -> String {
+    pub(crate) fn holder(&self) -> String {
         format!("{}@{} (process {}) since {}", self.username, self.hostname, self.pid, self.time)
     }
 
@@ -62,7 +62,7 @@ impl LockFile {
     }
 
     /// Whether its holder is gone for certain, or for long enough.
-    fn is_stale(&self) -> bool {
+    pub(crate) fn is_stale(&self) -> bool {
         self.age() > LOCK_STALE || (self.hostname == Origin::here().hostname && !is_alive(self.pid))
     }
 }
@@ -138,6 +138,11 @@ impl Lock {
         self.settled.get_or_try_init(look).await.copied()
     }
 
+    /// What it excludes.
+    pub fn kind(&self) -> LockKind {
+        self.held.kind
+    }
+
     /// Whether nobody can have taken it from us, as far as we know without asking the store.
     pub fn is_valid(&self) -> bool {
         self.held.valid().is_some()
@@ -171,7 +176,10 @@ impl Lock {
     }
 
     /// As [`Lock::release`], where several hold on to it.
-    pub(crate) async fn give_back(&self) -> Result<()> {
+    ///
+    /// # Errors
+    /// As [`Lock::release`].
+    pub async fn give_back(&self) -> Result<()> {
         self.refresher.abort();
         let id = self.held.state().id.take();
         match id {

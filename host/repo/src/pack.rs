@@ -102,23 +102,28 @@ impl OpenPack {
     /// Appends header and length. The pack's id is then that of its bytes.
     pub(crate) fn close(&mut self, key: &MasterKey) {
         let mut header = vec![0; IV_BYTES];
-        for blob in &self.blobs {
-            let kind = match blob.kind {
-                BlobKind::Data => 0,
-                BlobKind::Tree => 1,
-            };
-            header.push(if blob.raw_length == 0 { kind } else { kind + 2 });
-            header.extend_from_slice(&blob.length.to_le_bytes());
-            if blob.raw_length != 0 {
-                header.extend_from_slice(&blob.raw_length.to_le_bytes());
-            }
-            header.extend_from_slice(blob.id.as_bytes());
-        }
+        write_entries(&self.blobs, &mut header);
         key.seal_tail(&mut header, 0);
         let length = (header.len() as u32).to_le_bytes();
         header.extend_from_slice(&length);
         self.bytes.extend(header.len()).copy_from_slice(&header);
         debug_assert_eq!(self.bytes.len() as u64, pack_bytes(&self.blobs));
+    }
+}
+
+/// Appends the entries of a header.
+pub(crate) fn write_entries(blobs: &[PackedBlob], header: &mut Vec<u8>) {
+    for blob in blobs {
+        let kind = match blob.kind {
+            BlobKind::Data => 0,
+            BlobKind::Tree => 1,
+        };
+        header.push(if blob.raw_length == 0 { kind } else { kind + 2 });
+        header.extend_from_slice(&blob.length.to_le_bytes());
+        if blob.raw_length != 0 {
+            header.extend_from_slice(&blob.raw_length.to_le_bytes());
+        }
+        header.extend_from_slice(blob.id.as_bytes());
     }
 }
 
@@ -130,8 +135,17 @@ pub(crate) fn read_header(key: &MasterKey, pack: &[u8]) -> Result<Vec<PackedBlob
     if length > rest.len() || length > PACK_HEADER_BYTES_MAX {
         return Err(damaged("its header's length makes no sense"));
     }
-    let header = key.open(&rest[rest.len() - length..])?;
-    let mut entries = header.as_slice();
+    let blobs = read_entries(&key.open(&rest[rest.len() - length..])?)?;
+    if pack_bytes(&blobs) != pack.len() as u64 {
+        return Err(damaged("its size does not fit its header"));
+    }
+    Ok(blobs)
+}
+
+/// Reads the entries of a header.
+pub(crate) fn read_entries(header: &[u8]) -> Result<Vec<PackedBlob>> {
+    let damaged = |why: &str| RepoError::new(RepoErrorKind::Damaged, why);
+    let mut entries = header;
     let mut blobs = Vec::new();
     let mut offset = 0u32;
     while let Some((&kind, after)) = entries.split_first() {
@@ -151,9 +165,6 @@ pub(crate) fn read_header(key: &MasterKey, pack: &[u8]) -> Result<Vec<PackedBlob
         blobs.push(PackedBlob { id: Id::from_bytes(*id), kind, offset, length, raw_length });
         offset = offset.checked_add(length).ok_or_else(|| damaged("its blobs are longer than a pack may be"))?;
         entries = after;
-    }
-    if pack_bytes(&blobs) != pack.len() as u64 {
-        return Err(damaged("its size does not fit its header"));
     }
     Ok(blobs)
 }

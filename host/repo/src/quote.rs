@@ -4,9 +4,17 @@
 //! they are, the rest as `\n`, `\x07`, `\u200b`, `\U000e0001`; bytes that are not UTF-8 as `\xff`.
 
 /// The inside of the Go literal for `name`.
-pub(crate) fn quote(name: &str) -> String {
+pub(crate) fn quote(name: &[u8]) -> String {
     let mut quoted = String::with_capacity(name.len());
-    for c in name.chars() {
+    for chunk in name.utf8_chunks() {
+        quote_text(chunk.valid(), &mut quoted);
+        chunk.invalid().iter().for_each(|byte| quoted.push_str(&format!("\\x{byte:02x}")));
+    }
+    quoted
+}
+
+fn quote_text(text: &str, quoted: &mut String) {
+    for c in text.chars() {
         match c {
             '"' => quoted.push_str("\\\""),
             '\\' => quoted.push_str("\\\\"),
@@ -25,11 +33,10 @@ pub(crate) fn quote(name: &str) -> String {
             c => quoted.push_str(&format!("\\U{:08x}", c as u32)),
         }
     }
-    quoted
 }
 
-/// Reads the inside of a Go literal; nothing when it is none, or not UTF-8.
-pub(crate) fn unquote(quoted: &str) -> Option<String> {
+/// Reads the inside of a Go literal; nothing when it is none.
+pub(crate) fn unquote(quoted: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(quoted.len());
     let mut rest = quoted;
     while let Some(at) = rest.find('\\') {
@@ -67,7 +74,7 @@ pub(crate) fn unquote(quoted: &str) -> Option<String> {
         bytes.push(byte);
     }
     bytes.extend_from_slice(rest.as_bytes());
-    String::from_utf8(bytes).ok()
+    Some(bytes)
 }
 
 #[cfg(test)]
@@ -85,17 +92,20 @@ mod tests {
             ("\u{200b}", "\\u200b"),
         ];
         for (name, quoted) in cases {
-            assert_eq!(quote(name), quoted);
+            assert_eq!(quote(name.as_bytes()), quoted);
         }
-        assert_eq!(unquote("\\xc3\\xa9\\303\\251").as_deref(), Some("éé"));
-        assert_eq!(unquote("\\xff"), None);
+        assert_eq!(quote(b"a\xff\xc3\xa9\xc3"), "a\\xffé\\xc3");
+        assert_eq!(unquote("\\xc3\\xa9\\303\\251").as_deref(), Some("éé".as_bytes()));
+        assert_eq!(unquote("\\xff").as_deref(), Some(&b"\xff"[..]));
         assert_eq!(unquote("\\"), None);
     }
 
     proptest! {
         #[test]
-        fn every_name_reads_back(name in any::<String>()) {
-            prop_assert_eq!(unquote(&quote(&name)), Some(name));
+        fn every_name_reads_back(name in any::<Vec<u8>>(), text in any::<String>()) {
+            for name in [name, text.into_bytes()] {
+                prop_assert_eq!(unquote(&quote(&name)), Some(name));
+            }
         }
 
         #[test]

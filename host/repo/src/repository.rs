@@ -25,7 +25,7 @@ pub struct InitOptions {
 }
 
 #[derive(Serialize, Deserialize)]
-struct ConfigFile {
+pub(crate) struct ConfigFile {
     version: u32,
     id: Id,
     #[serde(default)]
@@ -92,8 +92,12 @@ impl Repository {
         // The config makes it a repository, so it comes last; and only one config wins.
         let sealed = key.seal(&document::to_json(&config)?);
         if let Err(error) = store.put_new("config", sealed).await {
-            store.delete(&key_id.key("keys")).await?;
-            return Err(if error.kind() == RepoErrorKind::AlreadyExists { exists() } else { error });
+            if error.kind() == RepoErrorKind::AlreadyExists {
+                store.delete(&key_id.key("keys")).await?;
+                return Err(exists());
+            }
+            // It may have arrived all the same, and would be worth nothing without its key.
+            return Err(error);
         }
         Ok(Self::new(store, key, key_id, config.id))
     }
@@ -211,6 +215,8 @@ impl Repository {
     pub async fn key_remove(&self, id_start: &str) -> Result<Id> {
         let key = self.key_removable(id_start).await?;
         self.store().delete(&key.id.key("keys")).await?;
+        // Nor may a power cut bring it back.
+        self.store().settle("keys").await?;
         Ok(key.id)
     }
 
@@ -352,7 +358,13 @@ fn make_folders(root: &std::path::Path) -> Result<()> {
         )
         .advise("name an empty folder"));
     }
+    let new: Vec<&std::path::Path> = root.ancestors().take_while(|folder| !folder.exists()).collect();
     builder.create(root).map_err(failed)?;
+    for folder in new {
+        // The name of a new folder is durable once the one around it is synced.
+        let around = folder.parent().unwrap_or(folder);
+        std::fs::File::open(around).and_then(|around| around.sync_all()).map_err(failed)?;
+    }
     for folder in ["keys", "locks", "snapshots", "index", "data", "logs"] {
         builder.create(root.join(folder)).map_err(failed)?;
     }

@@ -1,9 +1,9 @@
 //! Snapshots: one committed backup each, sealed in `snapshots/`.
 
 use crate::limits::LOADS_MAX;
-use crate::{Id, MasterKey, Result, Store, Totals, document};
+use crate::{Id, MasterKey, RepoErrorKind, Result, Store, Totals, document};
 use backstay_core::{BackupId, Timestamp};
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 
 /// What a writer says about a backup.
@@ -133,14 +133,25 @@ pub(crate) async fn load(store: &Store, key: &MasterKey, id: Id) -> Result<Snaps
     Ok(file.read(id))
 }
 
-/// Reads all, oldest first.
+/// Reads all, oldest first; those that are forgotten while we look are not there.
 pub(crate) async fn load_all(store: &Store, key: &MasterKey) -> Result<Vec<Snapshot>> {
+    let loads = load_listed(store, key).await?.into_iter();
+    let there = loads.filter(|load| !matches!(load, Err(error) if error.kind() == RepoErrorKind::NotFound));
+    Ok(sorted(there.collect::<Result<_>>()?))
+}
+
+/// Reads all that are listed: nothing may be removed for what a snapshot says that cannot be read.
+pub(crate) async fn load_every(store: &Store, key: &MasterKey) -> Result<Vec<Snapshot>> {
+    Ok(sorted(load_listed(store, key).await?.into_iter().collect::<Result<_>>()?))
+}
+
+async fn load_listed(store: &Store, key: &MasterKey) -> Result<Vec<Result<Snapshot>>> {
     let ids = store.list("snapshots").await?.into_iter().filter_map(|object| Id::from_key(&object.key));
-    let mut snapshots: Vec<Snapshot> = futures::stream::iter(ids.collect::<Vec<_>>())
-        .map(|id| load(store, key, id))
-        .buffer_unordered(LOADS_MAX)
-        .try_collect()
-        .await?;
+    let loads = futures::stream::iter(ids.collect::<Vec<_>>()).map(|id| load(store, key, id));
+    Ok(loads.buffer_unordered(LOADS_MAX).collect().await)
+}
+
+fn sorted(mut snapshots: Vec<Snapshot>) -> Vec<Snapshot> {
     snapshots.sort_by(|a, b| (a.time, &a.id).cmp(&(b.time, &b.id)));
-    Ok(snapshots)
+    snapshots
 }

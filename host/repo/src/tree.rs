@@ -8,10 +8,11 @@
 //! has Go's `FileMode` bits. The sizes of a file's blobs add up to its `size`: stock restic does
 //! not compare them, so writer and check here do.
 
+use crate::node_path::NodePath;
 use crate::quote::{quote, unquote};
 use crate::stamp::FileStamp;
 use crate::{Id, RepoError, RepoErrorKind, Result, document};
-use backstay_core::{RelativePath, Timestamp};
+use backstay_core::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// Go's `os.ModeDir`.
@@ -102,7 +103,7 @@ pub enum NodeKind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
     /// Where it is, from the top of the snapshot.
-    pub path: RelativePath,
+    pub path: NodePath,
     /// Permission bits, with set-uid, set-gid and sticky (`0o7777`).
     pub mode: u32,
     /// When its content last changed.
@@ -123,8 +124,8 @@ impl Tree {
     /// Reads a tree and checks the order of its names.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let tree: Self = document::from_json(bytes)?;
-        let names: Option<Vec<String>> = tree.nodes.iter().map(|node| unquote(&node.name)).collect();
-        let names = names.ok_or_else(|| RepoError::new(RepoErrorKind::Damaged, "a name in it is not UTF-8"))?;
+        let names: Option<Vec<Vec<u8>>> = tree.nodes.iter().map(|node| unquote(&node.name)).collect();
+        let names = names.ok_or_else(|| RepoError::new(RepoErrorKind::Damaged, "a name in it is not escaped right"))?;
         if names.windows(2).any(|pair| pair[0] >= pair[1]) {
             return Err(RepoError::new(RepoErrorKind::Damaged, "its names are not in order"));
         }
@@ -135,7 +136,7 @@ impl Tree {
 impl TreeNode {
     pub(crate) fn new(name: &str, mode: u32, modified: Timestamp, kind: NodeKind) -> Self {
         let mut node = Self {
-            name: quote(name),
+            name: quote(name.as_bytes()),
             kind: String::new(),
             mode: go_mode(mode),
             mtime: modified.to_string(),
@@ -192,15 +193,10 @@ impl TreeNode {
     }
 
     /// The node as a reader wants it; refuses names that could leave the folder.
-    pub(crate) fn read(self, parent: Option<&RelativePath>) -> Result<Node> {
+    pub(crate) fn read(self, parent: Option<&NodePath>) -> Result<Node> {
         let damaged = |why: String| RepoError::new(RepoErrorKind::Damaged, why);
-        let name = unquote(&self.name).ok_or_else(|| damaged("a name in it is not UTF-8".into()))?;
-        let path = RelativePath::new(name).ok().filter(|name| name.parts().count() == 1);
+        let path = unquote(&self.name).and_then(|name| NodePath::new(parent, &name));
         let path = path.ok_or_else(|| damaged(format!("the name `{}` may not be used", self.name.escape_debug())))?;
-        let path = match parent {
-            Some(parent) => parent.join(&path).map_err(|error| damaged(error.to_string()))?,
-            None => path,
-        };
         let stamp = self.stamp();
         let kind = match self.kind.as_str() {
             "file" => NodeKind::File { bytes: self.size, content: self.content.unwrap_or_default() },
@@ -238,7 +234,8 @@ mod tests {
         let text = String::from_utf8(bytes.clone()).unwrap();
         assert!(text.contains(r#""content":[]"#) && text.ends_with("}]}\n"), "{text}");
         let node = Tree::from_bytes(&bytes).unwrap().nodes.remove(0).read(None).unwrap();
-        assert_eq!((node.path.as_str(), node.mode, node.modified, node.kind), ("a \"b\"", 0o4640, time, file));
+        let path = node.path.as_bytes();
+        assert_eq!((path, node.mode, node.modified, node.kind), (&b"a \"b\""[..], 0o4640, time, file));
     }
 
     #[test]

@@ -109,7 +109,7 @@ async fn we_read_check_and_extend_what_stock_restic_wrote() {
     run(&["backup", "--compression", "off", source.to_str().unwrap(), "--force"]);
 
     let repository = Repository::open(store(&repo), &Password::new(PASSWORD)).await.unwrap();
-    let report = repository.check(CheckOptions { read_data: true }, |_| {}).await.unwrap();
+    let report = repository.check(CheckOptions::everything(), |_| {}).await.unwrap();
     assert!(report.is_sound(), "{:#?}", report.errors);
     assert_eq!(report.snapshots, 2);
     let snapshots = repository.snapshots().await.unwrap();

@@ -129,7 +129,7 @@ proptest! {
                     }
                 }
                 let backup = session.commit(meta()).await.unwrap();
-                let report = repository.check(CheckOptions { read_data: true }, |_| {}).await.unwrap();
+                let report = repository.check(CheckOptions::everything(), |_| {}).await.unwrap();
                 assert!(report.is_sound(), "{:#?}", report.errors);
                 let reader = repository.open_snapshot(&backup.id).await.unwrap();
                 let nodes = reader.nodes().await.unwrap();
@@ -336,7 +336,7 @@ async fn any_flipped_bit_on_the_store_is_noticed() {
             let noticed = match fresh {
                 // A key file that was tampered with is told from a wrong password where possible.
                 Err(error) => matches!(error.kind(), RepoErrorKind::Damaged | RepoErrorKind::WrongPassword),
-                Ok(fresh) => !fresh.check(CheckOptions { read_data: true }, |_| {}).await.unwrap().is_sound(),
+                Ok(fresh) => !fresh.check(CheckOptions::everything(), |_| {}).await.unwrap().is_sound(),
             };
             assert!(noticed, "bit of byte {at} of {} flipped unnoticed", object.key);
         }
@@ -362,7 +362,7 @@ async fn any_flipped_bit_on_the_store_is_noticed() {
     let fresh = Repository::open(store, &Password::new("x")).await.unwrap();
     let report = fresh.check(CheckOptions::default(), |_| {}).await.unwrap();
     assert!(
-        report.errors.iter().any(|error| error.contains(&pack) && error.contains("missing")),
+        report.errors.iter().any(|error| error.object == pack && error.what.contains("missing")),
         "{:?}",
         report.errors
     );
@@ -380,7 +380,7 @@ async fn a_backup_that_is_not_committed_leaves_packs_alone() {
         assert!(std::time::Instant::now() < deadline, "the lock stayed");
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
-    let report = bench.repository.check(CheckOptions { read_data: true }, |_| {}).await.unwrap();
+    let report = bench.repository.check(CheckOptions::everything(), |_| {}).await.unwrap();
     assert!(report.is_sound() && report.unreferenced_packs > 0, "{report:?}");
     one_file(&bench.repository, b"kept").await;
     bench.restic(&["check", "--read-data"]);
@@ -470,7 +470,7 @@ async fn everything_runs_in_a_task() {
         reader.read(&path("data/file")).await.unwrap().next().await.unwrap().unwrap();
         reader.place(&path("data"), &dir, PlaceOptions::default()).await.unwrap();
         repository.lock(LockKind::Exclusive).await.unwrap().release().await.unwrap();
-        repository.check(CheckOptions { read_data: true }, |_| {}).await.unwrap().is_sound()
+        repository.check(CheckOptions::everything(), |_| {}).await.unwrap().is_sound()
     });
     assert!(task.await.unwrap());
 }

@@ -40,7 +40,7 @@ async fn an_s3_server_keeps_a_repository_that_stock_restic_accepts() {
     session.put_file(&path("data/2"), attributes(), body(&pages[..3 << 20], 100_000)).await.unwrap();
     let backup = session.commit(meta()).await.unwrap();
     let repository = Repository::open(store, &password).await.unwrap();
-    let report = repository.check(CheckOptions { read_data: true }, |_| {}).await.unwrap();
+    let report = repository.check(CheckOptions::everything(), |_| {}).await.unwrap();
     assert!(report.is_sound(), "{:#?}", report.errors);
     assert_eq!(report.unreferenced_packs, 0);
     let folder = tempfile::tempdir().unwrap();

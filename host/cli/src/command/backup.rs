@@ -38,7 +38,12 @@ pub(crate) fn run(args: BackupArgs, context: &Context) -> Result<()> {
     else {
         return Err(crate::job::answered_something_else());
     };
-    let record = Record { backup: Backup { id: done.id, manifest: done.manifest }, uploaded: Some(done.uploaded) };
+    let record = Record {
+        backup: Backup { id: done.id, manifest: done.manifest },
+        uploaded: Some(done.uploaded),
+        repository: context.config()?.target(&args.target)?.repository.clone(),
+        pinned: None,
+    };
     let output: &Output = context.output();
     let manifest = &record.backup.manifest;
     let unread = match done.unread {

@@ -1,6 +1,8 @@
 //! `backstay backups`: which restore points there are.
 
 use crate::{
+    command::pin::{self, PinArgs, UnpinArgs},
+    config::RepositoryName,
     context::Context,
     failure::{Failure, Result},
     output::{self, Fields, Table},
@@ -24,6 +26,10 @@ pub(crate) struct BackupsArgs {
 pub(crate) enum BackupsCommand {
     /// Everything about one backup
     Show(ShowArgs),
+    /// Keep one whatever the policy says
+    Pin(PinArgs),
+    /// Let the policy have it again
+    Unpin(UnpinArgs),
 }
 
 /// Arguments of `backstay backups show`.
@@ -40,6 +46,10 @@ pub(crate) struct Record {
     pub(crate) backup: Backup,
     /// Bytes that went to the store, where that is known.
     pub(crate) uploaded: Option<u64>,
+    /// The repository that holds it.
+    pub(crate) repository: RepositoryName,
+    /// Why it is pinned, where it is.
+    pub(crate) pinned: Option<String>,
 }
 
 /// A backup as `--json` shows it.
@@ -69,6 +79,9 @@ pub(crate) struct View<'a> {
     /// What was wrong in files of the database when they were read.
     findings: &'a [backstay_core::Finding],
     more_findings: u64,
+    repository: &'a str,
+    /// Why no policy may take it away; nothing where one may.
+    pinned: Option<&'a str>,
 }
 
 impl Record {
@@ -103,6 +116,8 @@ impl Record {
             volumes: &manifest.volumes,
             findings: &manifest.findings,
             more_findings: manifest.more_findings,
+            repository: self.repository.as_str(),
+            pinned: self.pinned.as_deref(),
         }
     }
 
@@ -114,10 +129,10 @@ impl Record {
 
     fn row(&self) -> [String; 8] {
         let manifest = &self.backup.manifest;
-        let mark = match self.wrong_places() {
-            0 => String::new(),
-            count => format!("; {count} bad places, see `backups show`"),
-        };
+        let mut mark = if self.pinned.is_some() { "; pinned".to_owned() } else { String::new() };
+        if self.wrong_places() > 0 {
+            mark.push_str(&format!("; {} bad places, see `backups show`", self.wrong_places()));
+        }
         [
             self.backup.id.short().to_owned(),
             manifest.target.to_string(),
@@ -148,6 +163,8 @@ impl Record {
             ("log from", manifest.log_from.to_string()),
             ("consistent", manifest.consistent_at.map_or_else(|| "not known".to_owned(), |time| time.to_string())),
         ];
+        fields.push(("repository", self.repository.to_string()));
+        fields.extend(self.pinned.as_ref().map(|reason| ("pinned", reason.clone())));
         let volumes = manifest.volumes.iter();
         fields.extend(
             volumes.map(|volume| ("volume", format!("{}: {}, was at {}", volume.name, volume.title, volume.location))),
@@ -162,9 +179,14 @@ impl Record {
 
 /// Lists, or shows one.
 pub(crate) fn run(args: &BackupsArgs, context: &Context) -> Result<()> {
-    if let Some(BackupsCommand::Show(show)) = &args.command {
-        let record = find(context, None, &show.id)?;
-        return context.output().result(&record.view(), record.fields());
+    match &args.command {
+        None => {}
+        Some(BackupsCommand::Show(show)) => {
+            let record = find(context, None, &show.id)?;
+            return context.output().result(&record.view(), record.fields());
+        }
+        Some(BackupsCommand::Pin(args)) => return pin::pin(args, context),
+        Some(BackupsCommand::Unpin(args)) => return pin::unpin(args, context),
     }
     let records = context.records(args.target.as_deref())?;
     let views: Vec<View<'_>> = records.iter().map(Record::view).collect();

@@ -4,10 +4,13 @@ pub(crate) mod archive;
 pub(crate) mod backup;
 pub(crate) mod backups;
 pub(crate) mod completions;
+pub(crate) mod forget;
 pub(crate) mod init;
 pub(crate) mod inspect;
 pub(crate) mod log;
+pub(crate) mod pin;
 pub(crate) mod plugin;
+pub(crate) mod prune;
 #[cfg(test)]
 mod reference;
 pub(crate) mod repo;
@@ -31,6 +34,8 @@ pub(crate) fn run(command: Command, context: &Context) -> Result<()> {
         Command::Backups(args) => backups::run(&args, context),
         Command::Archive(args) => archive::run(&args, context),
         Command::Window(args) => window::run(&args, context),
+        Command::Forget(args) => forget::run(&args, context),
+        Command::Prune(args) => prune::run(&args, context),
         Command::Restore(args) => restore::run(args, context),
         Command::Log(command) => log::run(&command, context),
         Command::Completions(args) => completions::run(&args, context),

@@ -76,6 +76,15 @@ settings = { sslmode = "prefer" }
 # idle-seconds = 3600      # waiting with nothing moving; not for `archive`
 # drain-seconds = 240      # for `archive`, from the request to stop to its end
 
+# How long backups and log stay: what `backstay forget` and `backstay prune` go by. Without it nothing is ever forgotten.
+# A backup goes when no rule keeps it; the newest and pinned ones always stay. [retention] at the top is for all targets
+# without a section of their own.
+[targets.shop.retention]
+pitr-window = "7d"         # every moment of the last week that can be restored to stays so
+keep-daily = 7             # and keep-last, keep-hourly, keep-weekly, keep-monthly, keep-yearly, keep-within = "1mo"
+keep-weekly = 5
+time-zone = "UTC"          # where days begin
+
 # What the plugin may reach. What is not granted here does not exist for it.
 [targets.shop.grants]
 # host:port, [v6]:port or /path/of/a/socket ...

@@ -17,6 +17,7 @@ mod example;
 mod grants;
 mod name;
 mod repository;
+mod retention;
 mod schema;
 mod secret;
 mod section;
@@ -101,13 +102,16 @@ impl Config {
             let message = error.message().lines().collect::<Vec<_>>().join(", ");
             source.error(error.span().unwrap_or(0..0), message)
         })?;
-        let root = Section::root(&source, &table).only(&["repositories", "targets"])?;
+        let root = Section::root(&source, &table).only(&["repositories", "targets", "retention"])?;
         let repositories = named(&root, "repositories", |name: RepositoryName, section| {
             Ok((name.clone(), Repository::from_section(name, section)?))
         })?;
+        let retention = root.section("retention")?.map(retention::policy).transpose()?;
         let targets = named(&root, "targets", |name: TargetName, section| {
             let known = repositories.keys().map(RepositoryName::as_str);
-            Ok((name.clone(), Target::from_section(name, section, known)?))
+            let mut target = Target::from_section(name.clone(), section, known)?;
+            target.retention = target.retention.or_else(|| retention.clone());
+            Ok((name, target))
         })?;
         Ok(Self { file: source.file, repositories, targets })
     }

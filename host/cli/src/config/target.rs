@@ -4,11 +4,12 @@ use super::{
     error::ConfigError,
     grants::Grants,
     name::{EngineName, RepositoryName},
+    retention,
     section::Section,
     settings::Settings,
     suggestion,
 };
-use backstay_core::TargetName;
+use backstay_core::{RetentionPolicy, TargetName};
 use backstay_sandbox::Limits;
 
 /// A database instance: its engine, its repository, its settings, its grants.
@@ -26,6 +27,8 @@ pub(crate) struct Target {
     pub(crate) grants: Grants,
     /// How much memory and computing the plugin may take.
     pub(crate) limits: Limits,
+    /// How long its backups and its log stay: its own section's policy, or else the one for all.
+    pub(crate) retention: Option<RetentionPolicy>,
 }
 
 impl Target {
@@ -35,7 +38,7 @@ impl Target {
         section: Section<'_>,
         repositories: impl Iterator<Item = &'r str> + Clone,
     ) -> Result<Self, ConfigError> {
-        let section = section.only(&["engine", "repository", "settings", "grants", "limits"])?;
+        let section = section.only(&["engine", "repository", "settings", "grants", "limits", "retention"])?;
         let engine = section.parsed("engine")?.ok_or_else(|| section.missing("engine"))?.value;
         let written = section.text_required("repository")?;
         let repository = repositories
@@ -57,7 +60,8 @@ impl Target {
         };
         let grants = section.section("grants")?.map(Grants::from_section).transpose()?.unwrap_or_default();
         let limits = section.section("limits")?.map(limits).transpose()?.unwrap_or_default();
-        Ok(Self { name, engine, repository, settings, grants, limits })
+        let retention = section.section("retention")?.map(retention::policy).transpose()?;
+        Ok(Self { name, engine, repository, settings, grants, limits, retention })
     }
 }
 

@@ -90,7 +90,7 @@ fn every_complaint_names_its_place_and_the_way_out() {
         (
             "engine =",
             "colour =",
-            "F:6:1: unknown key `colour` in [targets.shop], expected one of `engine`, `repository`, `settings`, `grants`, `limits`",
+            "F:6:1: unknown key `colour` in [targets.shop], expected one of `engine`, `repository`, `settings`, `grants`, `limits`, `retention`",
         ),
         ("[targets.shop]", "[target.shop]", "F:5:2: unknown key `target` in the file, did you mean `targets`?"),
         (

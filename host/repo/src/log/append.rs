@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 /// Where an epoch starts. Field names are the stored ones.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Claim {
+pub(super) struct Claim {
     start: u64,
     /// Epoch and offset.
     follows: Option<(u64, u64)>,
@@ -80,11 +80,21 @@ impl LogChain {
 
     /// The place is taken: fine when it is our own earlier attempt.
     async fn expect_own(&self, piece: &Segment, name: &ObjectName, digest: &str) -> LogResult<()> {
-        let there = self.store.head(&self.sealer.key_of(name)).await?;
-        let header = self.header(name, there.bytes).await?;
+        let there = async {
+            let there = self.store.head(&self.sealer.key_of(name)).await?;
+            self.header(name, there.bytes).await
+        };
+        let header = match there.await {
+            // Whoever wrote it has taken it away again.
+            Err(error) if error.is_absent() => {
+                return Err(LogError::rival(format!("another archiver wrote at {} at this moment", piece.start)));
+            }
+            there => there?,
+        };
         let same = header.segment().is_some_and(|there| there.end == piece.end && there.file == piece.file);
         if same && header.sha256 == digest {
-            return Ok(());
+            // It may have ended before the name was durable.
+            return Ok(self.store.settle(&name::epoch_folder(self.target(), piece.start.epoch)).await?);
         }
         Err(LogError::rival(format!("another archiver has written log piece {}", piece.start)))
     }

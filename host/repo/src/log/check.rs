@@ -1,6 +1,6 @@
 //! Checking a log: every link, every header, and with `read_data` every byte.
 
-use super::{LogChain, LogResult, document::Identity, limits::PIECES_AT_ONCE, name};
+use super::{LogChain, LogResult, append::Claim, document::Identity, limits::PIECES_AT_ONCE, name};
 use backstay_core::Gap;
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
@@ -80,6 +80,12 @@ impl LogChain {
         }
         if let Err(error) = self.read_index().await {
             self.note(&mut report, error, &name::ObjectName::Index)?;
+        }
+        for epoch in listing.claims {
+            let claim = name::ObjectName::Claim { epoch };
+            if let Err(error) = self.get_document::<Claim>(&claim).await {
+                self.note(&mut report, error, &claim)?;
+            }
         }
         for note in self.notes().await? {
             if let Err(error) = self.read_note(&note).await {

@@ -154,6 +154,8 @@ impl LogChain {
         by_start.sort_by_key(|listed| place(listed));
         let mut removed = 0;
         for epoch in listing.chain.epochs() {
+            // A merged piece may be seen though whoever wrote it ended before it was durable.
+            self.store.settle(&name::epoch_folder(self.target(), epoch)).await?;
             for kept in listing.chain.pieces(epoch) {
                 let name = listing.name_of(kept);
                 let Some(merged) = by_name.get(name).filter(|listed| listed.name.is_merged()) else { continue };

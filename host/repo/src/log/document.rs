@@ -23,7 +23,7 @@ pub struct Identity {
 
 /// Stored form of [`Confirmed`]; time in microseconds since 1970.
 #[derive(Serialize, Deserialize)]
-struct ConfirmedDocument {
+pub(super) struct ConfirmedDocument {
     epoch: u64,
     offset: u64,
     label: String,

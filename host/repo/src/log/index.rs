@@ -51,6 +51,15 @@ struct IndexEntry {
 }
 
 impl Index {
+    /// The pieces it names, as far as they make sense.
+    pub(super) fn lawful(self) -> impl Iterator<Item = (u64, ObjectName, Segment)> {
+        self.pieces.into_iter().take(INDEX_PIECES_MAX).filter_map(|entry| {
+            let (name, piece) = (ObjectName::parse(&entry.object)?, Segment::from(entry.piece));
+            let lawful = name.is_merged() && name.fits(&piece) && piece.validate().is_ok();
+            lawful.then_some((entry.bytes, name, piece))
+        })
+    }
+
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.pieces.len()
@@ -100,14 +109,9 @@ impl LogChain {
         let mut inner = self.known.inner();
         inner.index = version;
         inner.indexed = 0;
-        for entry in index.into_iter().flat_map(|index| index.pieces).take(INDEX_PIECES_MAX) {
-            let Some(name) = ObjectName::parse(&entry.object) else { continue };
-            let piece = Segment::from(entry.piece);
-            if !name.is_merged() || !name.fits(&piece) || piece.validate().is_err() {
-                continue;
-            }
+        for (bytes, name, piece) in index.into_iter().flat_map(Index::lawful) {
             inner.indexed += 1;
-            inner.pieces.entry(name).or_insert(KnownPiece { bytes: entry.bytes, modified: None, piece });
+            inner.pieces.entry(name).or_insert(KnownPiece { bytes, modified: None, piece });
         }
         Ok(())
     }

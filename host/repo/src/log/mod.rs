@@ -24,6 +24,8 @@ mod check;
 mod compact;
 mod document;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod index;
 pub mod limits;
 mod name;
@@ -32,11 +34,13 @@ mod place;
 mod read;
 #[cfg(test)]
 mod tests;
+mod trim;
 
 pub use check::{DamagedObject, LogReport};
 pub use compact::{CompactPolicy, CompactReport};
 pub use document::Identity;
 pub use error::{LogError, LogResult};
+pub use trim::TrimPlan;
 
 use crate::{MasterKey, ObjectInfo, RepoErrorKind, Store};
 use backstay_core::{Chain, Position, Segment, TargetName};
@@ -96,6 +100,8 @@ struct Listing {
     pieces: Vec<Listed>,
     /// Objects below the target's folder whose names mean nothing.
     strangers: Vec<String>,
+    /// Epochs that somebody claimed.
+    claims: Vec<u64>,
 }
 
 /// One object with a piece.
@@ -149,6 +155,18 @@ impl LogChain {
         Ok(&self.chain)
     }
 
+    /// Makes durable what was loaded. To be called before a database is told that the log is kept up to its tail: on a
+    /// local folder the last piece may be seen though whoever wrote it ended before it was durable.
+    ///
+    /// # Errors
+    /// Whatever the store reports.
+    pub async fn settle(&self) -> LogResult<()> {
+        for epoch in self.chain.epochs() {
+            self.store.settle(&name::epoch_folder(self.target(), epoch)).await?;
+        }
+        Ok(())
+    }
+
     /// All pieces as last loaded, with what was appended since.
     pub fn chain(&self) -> &Chain {
         &self.chain
@@ -196,12 +214,13 @@ impl LogChain {
     /// Reads the headers that are not `known`; without it all of them.
     async fn list_once(&self, folder: &str, known: Option<&Known>) -> LogResult<Listing> {
         let root = format!("{}/", name::folder(&self.sealer.target));
-        let mut strangers = Vec::new();
+        let (mut strangers, mut claims) = (Vec::new(), Vec::new());
         let mut found: Vec<(ObjectName, ObjectInfo)> = Vec::new();
         for info in self.store.list(folder).await? {
             match info.key.strip_prefix(&root).and_then(ObjectName::parse) {
                 Some(name @ (ObjectName::Appended { .. } | ObjectName::Merged { .. })) => found.push((name, info)),
                 Some(ObjectName::Index) if known.is_some() => self.learn(&info).await?,
+                Some(ObjectName::Claim { epoch }) => claims.push(epoch),
                 Some(_) => {}
                 None => strangers.push(info.key),
             }
@@ -249,7 +268,7 @@ impl LogChain {
                 objects.insert(place, listed.name.clone());
             }
         }
-        Ok(Listing { chain, objects, damaged, pieces, strangers })
+        Ok(Listing { chain, objects, damaged, pieces, strangers, claims })
     }
 
     /// The header of one object of `size` bytes.

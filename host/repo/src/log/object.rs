@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     MasterKey, RepoError,
+    compression::decompress,
     crypto::{IV_BYTES, SEAL_OVERHEAD},
 };
 use backstay_core::{Position, SEGMENT_BYTES_MAX, Segment, TargetName, Timestamp};
@@ -32,13 +33,13 @@ pub(crate) const PREFIX_BYTES: usize = 12;
 pub(crate) struct Header {
     repository: String,
     target: String,
-    object: String,
+    pub(super) object: String,
     /// Plaintext bytes.
     pub(crate) length: u64,
     /// Of the plaintext, lower-case hexadecimal.
     pub(crate) sha256: String,
     /// Sealed bytes that follow the header.
-    body: u64,
+    pub(super) body: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     piece: Option<PieceHeader>,
 }
@@ -133,19 +134,27 @@ impl Sealer {
         piece: Option<&Segment>,
         body: Bytes,
     ) -> LogResult<(Bytes, String)> {
-        let (sealer, name, piece) = (self.clone(), name.to_string(), piece.map(PieceHeader::from));
         if body.len() < PARALLEL_BYTES_MIN {
-            return tokio::task::spawn_blocking(move || {
-                let (packed, digest) = (sealer.pack(&body)?, digest(&body));
-                sealer.assemble(name, piece, body.len(), digest, packed)
-            })
-            .await?;
+            let (sealer, name, piece) = (self.clone(), name.clone(), piece.cloned());
+            return tokio::task::spawn_blocking(move || sealer.seal_here(&name, piece.as_ref(), &body)).await?;
         }
+        let (name, piece) = (name.to_string(), piece.map(PieceHeader::from));
         let hashed = body.clone();
         let hash = tokio::task::spawn_blocking(move || digest(&hashed));
         let (packer, length) = (self.clone(), body.len());
         let packed = tokio::task::spawn_blocking(move || packer.pack(&body)).await??;
-        sealer.assemble(name, piece, length, hash.await?, packed)
+        self.assemble(name, piece, length, hash.await?, packed)
+    }
+
+    /// As [`Sealer::seal`], on this thread.
+    pub(crate) fn seal_here(
+        &self,
+        name: &ObjectName,
+        piece: Option<&Segment>,
+        body: &[u8],
+    ) -> LogResult<(Bytes, String)> {
+        let (packed, digest) = (self.pack(body)?, digest(body));
+        self.assemble(name.to_string(), piece.map(PieceHeader::from), body.len(), digest, packed)
     }
 
     /// Compressed and sealed.
@@ -252,21 +261,23 @@ impl Sealer {
     /// A whole object: header and verified plaintext.
     pub(crate) async fn open(&self, name: &ObjectName, object: Bytes) -> LogResult<(Header, Bytes)> {
         let (sealer, name) = (self.clone(), name.clone());
-        tokio::task::spawn_blocking(move || {
-            let header = sealer.open_header(&name, &object, object.len() as u64)?;
-            let end = sealer.header_end(&name, &object)?;
-            let damaged = |why: String| RepoError::damaged(sealer.key_of(&name), why);
-            let packed =
-                sealer.key.open(&object[end..]).map_err(|error| damaged(format!("its body does not open: {error}")))?;
-            // The header is authentic and the length was bounded with it.
-            let body = zstd::bulk::decompress(&packed, header.length as usize)
-                .map_err(|error| damaged(format!("its body does not decompress: {error}")))?;
-            if body.len() as u64 != header.length || digest(&body) != header.sha256 {
-                return Err(damaged("its content is not what its header says".into()).into());
-            }
-            Ok((header, body.into()))
-        })
-        .await?
+        Ok(tokio::task::spawn_blocking(move || sealer.open_here(&name, &object)).await??)
+    }
+
+    /// As [`Sealer::open`], on this thread.
+    pub(crate) fn open_here(&self, name: &ObjectName, object: &[u8]) -> Result<(Header, Bytes), RepoError> {
+        let header = self.open_header(name, object, object.len() as u64)?;
+        let end = self.header_end(name, object)?;
+        let damaged = |why: String| RepoError::damaged(self.key_of(name), why);
+        let packed =
+            self.key.open(&object[end..]).map_err(|error| damaged(format!("its body does not open: {error}")))?;
+        // The header is authentic and the length was bounded with it.
+        let body = decompress(&packed, header.length as usize)
+            .map_err(|error| damaged(format!("its body does not decompress: {error}")))?;
+        if body.len() as u64 != header.length || digest(&body) != header.sha256 {
+            return Err(damaged("its content is not what its header says".into()));
+        }
+        Ok((header, body.into()))
     }
 
     /// The object's name in the repository.

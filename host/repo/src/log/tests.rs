@@ -6,6 +6,7 @@ mod damage;
 mod faulty;
 mod independent;
 mod racing;
+mod trimming;
 
 use super::*;
 use backstay_core::{Gap, Timestamp};

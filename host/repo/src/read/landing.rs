@@ -4,6 +4,7 @@ use super::scan::{failed, open_file};
 use crate::Result;
 use crate::aligned::{ALIGNMENT, DIRECT, is_lawful, is_unable};
 use crate::limits::DIRECT_RUN_BYTES_MIN;
+use crate::node_path::NodePath;
 use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt};
 use std::fs::File;
 use std::io;
@@ -35,7 +36,7 @@ impl<'a> Landing<'a> {
 
     /// Writes `bytes` at `offset` of the file with this number and path; answers how many of them went through the page
     /// cache.
-    pub(crate) fn write_at(&mut self, number: u32, path: &str, offset: u64, bytes: &[u8]) -> Result<u64> {
+    pub(crate) fn write_at(&mut self, number: u32, path: &NodePath, offset: u64, bytes: &[u8]) -> Result<u64> {
         let last = match &mut self.last {
             Some(last) if last.number == number => last,
             _ => {
@@ -49,7 +50,7 @@ impl<'a> Landing<'a> {
             match write_directly(self.into, path, last, offset, &bytes[..whole]) {
                 Ok(()) => direct = whole,
                 Err(error) if is_unable(&error) => {
-                    tracing::debug!(path, %error, "no direct writes here");
+                    tracing::debug!(%path, %error, "no direct writes here");
                     self.unable.store(true, Ordering::Relaxed);
                 }
                 Err(error) => return Err(failed(path)(error)),
@@ -61,13 +62,13 @@ impl<'a> Landing<'a> {
     }
 }
 
-fn write_directly(into: &Dir, path: &str, file: &mut Open, offset: u64, bytes: &[u8]) -> io::Result<()> {
+fn write_directly(into: &Dir, path: &NodePath, file: &mut Open, offset: u64, bytes: &[u8]) -> io::Result<()> {
     let direct = match &file.direct {
         Some(direct) => direct,
         None => {
             let mut options = OpenOptions::new();
             options.write(true).custom_flags(DIRECT);
-            file.direct.insert(into.open_with(path, &options)?.into_std())
+            file.direct.insert(into.open_with(path.as_path(), &options)?.into_std())
         }
     };
     direct.write_all_at(bytes, offset)
@@ -95,15 +96,18 @@ mod tests {
                 (3 * ALIGNMENT, 4 * DIRECT_RUN_BYTES_MIN - 1),
                 (0, 10),
             ]) {
-                let path = format!("{number}");
+                let path = NodePath::new(None, format!("{number}").as_bytes()).unwrap();
                 let mut buffer = AlignedBuffer::default();
                 buffer.extend(length).copy_from_slice(&noise[..length]);
-                std::fs::write(folder.path().join(&path), [7; 9000]).unwrap();
+                std::fs::write(folder.path().join(path.as_path()), [7; 9000]).unwrap();
                 landing.write_at(number, &path, offset as u64, buffer.bytes()).unwrap();
                 let mut expected = vec![7; 9000];
                 expected.resize(expected.len().max(offset + length), 0);
                 expected[offset..offset + length].copy_from_slice(&noise[..length]);
-                assert!(std::fs::read(folder.path().join(&path)).unwrap() == expected, "{length} bytes at {offset}");
+                assert!(
+                    std::fs::read(folder.path().join(path.as_path())).unwrap() == expected,
+                    "{length} bytes at {offset}"
+                );
             }
         }
     }

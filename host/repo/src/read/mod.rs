@@ -14,6 +14,7 @@ pub use place::{PlaceOptions, PlaceProgress, PlaceSummary};
 use crate::aligned::AlignedBuffer;
 use crate::index::{Index, Place};
 use crate::limits::TREE_DEPTH_MAX;
+use crate::node_path::NodePath;
 use crate::pack::BlobKind;
 use crate::snapshot::Snapshot;
 use crate::tree::{Node, NodeKind, Tree};
@@ -64,7 +65,7 @@ impl SnapshotReader {
     pub async fn nodes_below(&self, path: &RelativePath) -> Result<Vec<Node>> {
         let node = self.node(path).await?;
         match node.kind {
-            NodeKind::Directory { subtree } => self.walk(Some(path), subtree).await,
+            NodeKind::Directory { subtree } => self.walk(Some(&node.path), subtree).await,
             _ => Err(self.missing(path, "it is not a folder")),
         }
     }
@@ -74,8 +75,9 @@ impl SnapshotReader {
         let Some(path) = path else {
             return self.load_tree(None, self.snapshot.tree).await;
         };
-        match self.node(path).await?.kind {
-            NodeKind::Directory { subtree } => self.load_tree(Some(path), subtree).await,
+        let node = self.node(path).await?;
+        match node.kind {
+            NodeKind::Directory { subtree } => self.load_tree(Some(&node.path), subtree).await,
             _ => Err(self.missing(path, "it is not a folder")),
         }
     }
@@ -90,11 +92,11 @@ impl SnapshotReader {
     /// [`RepoErrorKind::NotFound`], [`RepoErrorKind::Damaged`], whatever the store reports.
     pub async fn node(&self, path: &RelativePath) -> Result<Node> {
         let mut tree = self.snapshot.tree;
-        let mut parent: Option<RelativePath> = None;
+        let mut parent: Option<NodePath> = None;
         let mut parts = path.parts().peekable();
         while let Some(name) = parts.next() {
             let nodes = self.load_tree(parent.as_ref(), tree).await?;
-            let node = nodes.into_iter().find(|node| node.path.name() == name);
+            let node = nodes.into_iter().find(|node| node.path.name() == name.as_bytes());
             let node = node.ok_or_else(|| self.missing(path, "it is not there"))?;
             if parts.peek().is_none() {
                 return Ok(node);
@@ -195,7 +197,7 @@ impl SnapshotReader {
         Ok(blobs)
     }
 
-    async fn walk(&self, parent: Option<&RelativePath>, tree: Id) -> Result<Vec<Node>> {
+    async fn walk(&self, parent: Option<&NodePath>, tree: Id) -> Result<Vec<Node>> {
         let mut nodes = Vec::new();
         let mut ahead = self.load_tree(parent, tree).await?;
         ahead.reverse();
@@ -215,7 +217,7 @@ impl SnapshotReader {
         Ok(nodes)
     }
 
-    async fn load_tree(&self, parent: Option<&RelativePath>, id: Id) -> Result<Vec<Node>> {
+    async fn load_tree(&self, parent: Option<&NodePath>, id: Id) -> Result<Vec<Node>> {
         let bytes =
             fetch::read_blob(self.repository.store(), self.repository.shared_key(), &self.index, BlobKind::Tree, &id)
                 .await?;

@@ -13,6 +13,7 @@ use super::landing::Landing;
 use super::{SnapshotReader, scan};
 use crate::aligned::AlignedBuffer;
 use crate::limits::{READS_MAX, SYNC_EVERY_BYTES};
+use crate::node_path::NodePath;
 use crate::tree::{Node, NodeKind};
 use crate::{RepoError, RepoErrorKind, Result};
 use backstay_core::{RelativePath, Timestamp};
@@ -60,7 +61,7 @@ pub struct PlaceSummary {
 
 /// A file being placed.
 struct Target {
-    path: String,
+    path: NodePath,
     mode: u32,
     modified: Timestamp,
     fresh: bool,
@@ -95,7 +96,7 @@ struct Placing {
 }
 
 /// A file of the backup: path in the destination, node.
-type Listed = (String, Node);
+type Listed = (NodePath, Node);
 
 impl SnapshotReader {
     /// Makes the folder `into` equal to the folder `subtree` of the backup.
@@ -106,11 +107,10 @@ impl SnapshotReader {
     /// [`RepoErrorKind::NotFound`] when `subtree` is no folder, [`RepoErrorKind::Full`],
     /// [`RepoErrorKind::Denied`], [`RepoErrorKind::Damaged`], whatever the store reports.
     pub async fn place(&self, subtree: &RelativePath, into: &Dir, options: PlaceOptions) -> Result<PlaceSummary> {
-        let cut = subtree.as_str().len() + 1;
         let nodes = self.nodes_below(subtree).await?;
         let listed: Vec<Listed> = nodes
             .into_iter()
-            .map(|node| (node.path.as_str()[cut..].to_owned(), node))
+            .map(|node| (node.path.from_folder(subtree), node))
             .filter(|(path, _)| !scan::is_except(path, &options.except))
             .collect();
         let (files, others): (Vec<Listed>, Vec<Listed>) =
@@ -130,12 +130,12 @@ impl SnapshotReader {
             spare: Mutex::default(),
         });
         let keep = files.iter().map(|(path, _)| (path.clone(), false));
-        let keep: HashMap<String, bool> = keep
+        let keep: HashMap<NodePath, bool> = keep
             .chain(others.iter().map(|(path, node)| (path.clone(), matches!(node.kind, NodeKind::Directory { .. }))))
             .collect();
         let (here, except) = (Arc::clone(&placing), options.except);
         let others = tokio::task::spawn_blocking(move || {
-            scan::sweep(&here.into, "", &keep, &except)?;
+            scan::sweep(&here.into, None, &keep, &except)?;
             here.prepare(&others)?;
             Ok::<_, RepoError>(others)
         })
@@ -165,11 +165,11 @@ impl Placing {
                 NodeKind::Symlink { target } => {
                     scan::make_link(&self.into, path, target)?;
                     let time = timestamps(node.modified);
-                    rustix::fs::utimensat(&self.into, path.as_str(), &time, AtFlags::SYMLINK_NOFOLLOW)
+                    rustix::fs::utimensat(&self.into, path.as_path(), &time, AtFlags::SYMLINK_NOFOLLOW)
                         .map_err(|error| failed(path)(error.into()))?;
                 }
                 NodeKind::File { .. } => {}
-                NodeKind::Other { kind } => tracing::warn!(path, kind, "left out, not a file, folder or link"),
+                NodeKind::Other { kind } => tracing::warn!(%path, kind, "left out, not a file, folder or link"),
             }
         }
         Ok(())
@@ -334,7 +334,7 @@ impl Placing {
     /// Folders, deepest first: a parent may forbid us to go below it.
     fn finish_others(&self, others: &[Listed]) -> Result<()> {
         for (path, node) in others.iter().rev().filter(|(_, node)| matches!(node.kind, NodeKind::Directory { .. })) {
-            let folder = self.into.open(path).map_err(failed(path))?;
+            let folder = self.into.open(path.as_path()).map_err(failed(path))?;
             let system = |error: rustix::io::Errno| failed(path)(error.into());
             rustix::fs::futimens(&folder, &timestamps(node.modified)).map_err(system)?;
             rustix::fs::fchmod(&folder, rustix::fs::Mode::from_raw_mode(node.mode)).map_err(system)?;

@@ -3,6 +3,7 @@
 use crate::aligned::{AlignedBuffer, DIRECT};
 use crate::limits::BATCH_BYTES;
 use crate::local_reader::LocalReader;
+use crate::node_path::NodePath;
 use crate::{Id, RepoError, Result};
 use backstay_core::RelativePath;
 use cap_std::fs::{Dir, File, OpenOptions, OpenOptionsExt, Permissions, PermissionsExt};
@@ -22,38 +23,35 @@ pub(crate) fn failed(path: impl std::fmt::Display) -> impl FnOnce(std::io::Error
 }
 
 /// Whether `path` is one of `except` or lies below one.
-pub(crate) fn is_except(path: &str, except: &BTreeSet<RelativePath>) -> bool {
-    except
-        .iter()
-        .any(|spared| path.strip_prefix(spared.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+pub(crate) fn is_except(path: &NodePath, except: &BTreeSet<RelativePath>) -> bool {
+    except.iter().any(|spared| path.is_within(spared))
 }
 
-/// Removes what is neither in `keep` (path to: is it a folder) nor spared by `except`.
+/// Removes what is neither in `keep` (path to: is it a folder) nor spared by `except`. `at` is where `folder` lies;
+/// nothing: at the top.
 pub(crate) fn sweep(
     folder: &Dir,
-    at: &str,
-    keep: &HashMap<String, bool>,
+    at: Option<&NodePath>,
+    keep: &HashMap<NodePath, bool>,
     except: &BTreeSet<RelativePath>,
 ) -> Result<()> {
-    let entries = folder.entries().map_err(failed(if at.is_empty() { "." } else { at }))?;
+    let shown = || at.map_or_else(|| ".".to_owned(), ToString::to_string);
+    let entries = folder.entries().map_err(failed(shown()))?;
     for entry in entries {
-        let entry = entry.map_err(failed(at))?;
+        let entry = entry.map_err(failed(shown()))?;
         let name = entry.file_name();
-        let shown = name.to_string_lossy();
-        let path = if at.is_empty() { shown.to_string() } else { format!("{at}/{shown}") };
-        // A name that is not UTF-8 is in no backup; its lossy form must not pass for one.
-        let kept = name.to_str().and_then(|_| keep.get(&path));
+        let path = NodePath::of_entry(at, &name);
+        let kept = keep.get(&path);
         if is_except(&path, except) {
             continue;
         }
         let is_folder = entry.file_type().map_err(failed(&path))?.is_dir();
-        let below = format!("{path}/");
-        let spares = except.iter().any(|spared| spared.as_str().starts_with(&below));
+        let spares = except.iter().any(|spared| path.holds(spared));
         if is_folder && (spares || kept == Some(&true)) {
-            sweep(&open_folder(folder, &name, &path)?, &path, keep, except)?;
+            sweep(&open_folder(folder, &name, &path)?, Some(&path), keep, except)?;
         } else if kept.is_none() && is_folder {
             // Its folders may forbid us to remove what is in them.
-            sweep(&open_folder(folder, &name, &path)?, &path, keep, except)?;
+            sweep(&open_folder(folder, &name, &path)?, Some(&path), keep, except)?;
             folder.remove_dir(&name).map_err(failed(&path))?;
         } else if kept.is_none() {
             folder.remove_file(&name).map_err(failed(&path))?;
@@ -62,7 +60,7 @@ pub(crate) fn sweep(
     Ok(())
 }
 
-fn open_folder(parent: &Dir, name: &std::ffi::OsStr, path: &str) -> Result<Dir> {
+fn open_folder(parent: &Dir, name: &std::ffi::OsStr, path: &NodePath) -> Result<Dir> {
     match parent.open_dir(name) {
         Err(error) if error.kind() == ErrorKind::PermissionDenied => {
             parent.set_permissions(name, Permissions::from_mode(0o700)).map_err(failed(path))?;
@@ -73,64 +71,69 @@ fn open_folder(parent: &Dir, name: &std::ffi::OsStr, path: &str) -> Result<Dir> 
 }
 
 /// Makes sure that `path` is a folder that we may write to.
-pub(crate) fn make_folder(into: &Dir, path: &str) -> Result<()> {
-    match into.symlink_metadata(path) {
+pub(crate) fn make_folder(into: &Dir, path: &NodePath) -> Result<()> {
+    match into.symlink_metadata(path.as_path()) {
         Ok(there) if there.is_dir() => {
-            return into.set_permissions(path, Permissions::from_mode(0o700)).map_err(failed(path));
+            return into.set_permissions(path.as_path(), Permissions::from_mode(0o700)).map_err(failed(path));
         }
-        Ok(_) => into.remove_file(path).map_err(failed(path))?,
+        Ok(_) => into.remove_file(path.as_path()).map_err(failed(path))?,
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(failed(path)(error)),
     }
-    into.create_dir(path).map_err(failed(path))?;
-    into.set_permissions(path, Permissions::from_mode(0o700)).map_err(failed(path))
+    into.create_dir(path.as_path()).map_err(failed(path))?;
+    into.set_permissions(path.as_path(), Permissions::from_mode(0o700)).map_err(failed(path))
 }
 
 /// Makes `path` a symbolic link to `target`.
-pub(crate) fn make_link(into: &Dir, path: &str, target: &str) -> Result<()> {
-    if into.read_link_contents(path).is_ok_and(|there| there.as_os_str() == target) {
+pub(crate) fn make_link(into: &Dir, path: &NodePath, target: &str) -> Result<()> {
+    if into.read_link_contents(path.as_path()).is_ok_and(|there| there.as_os_str() == target) {
         return Ok(());
     }
     clear(into, path)?;
-    into.symlink_contents(target, path).map_err(failed(path))
+    into.symlink_contents(target, path.as_path()).map_err(failed(path))
 }
 
 /// Removes whatever is at `path`.
-fn clear(into: &Dir, path: &str) -> Result<()> {
-    match into.symlink_metadata(path) {
-        Ok(there) if there.is_dir() => into.remove_dir_all(path).map_err(failed(path)),
-        Ok(_) => into.remove_file(path).map_err(failed(path)),
+fn clear(into: &Dir, path: &NodePath) -> Result<()> {
+    match into.symlink_metadata(path.as_path()) {
+        Ok(there) if there.is_dir() => into.remove_dir_all(path.as_path()).map_err(failed(path)),
+        Ok(_) => into.remove_file(path.as_path()).map_err(failed(path)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         Err(error) => Err(failed(path)(error)),
     }
 }
 
 /// Opens the file at `path` for writing.
-pub(crate) fn open_file(into: &Dir, path: &str) -> Result<File> {
-    into.open_with(path, OpenOptions::new().read(true).write(true)).map_err(failed(path))
+pub(crate) fn open_file(into: &Dir, path: &NodePath) -> Result<File> {
+    into.open_with(path.as_path(), OpenOptions::new().read(true).write(true)).map_err(failed(path))
 }
 
-fn open_reader(into: &Dir, path: &str) -> Result<LocalReader> {
-    let cached = into.open_with(path, OpenOptions::new().read(true)).map_err(failed(path))?;
+fn open_reader(into: &Dir, path: &NodePath) -> Result<LocalReader> {
+    let cached = into.open_with(path.as_path(), OpenOptions::new().read(true)).map_err(failed(path))?;
     let mut options = OpenOptions::new();
     options.read(true).custom_flags(DIRECT);
     // Why it cannot be opened so does not matter.
-    let direct = into.open_with(path, &options).ok();
+    let direct = into.open_with(path.as_path(), &options).ok();
     Ok(LocalReader::new(cached.into_std(), direct.map(File::into_std)))
 }
 
 /// Brings the file at `path` to its length and compares its content with `wanted`: ids and
 /// lengths of blobs, in order.
-pub(crate) fn scan_file(into: &Dir, path: &str, wanted: &[(Id, u32)], buffer: &mut AlignedBuffer) -> Result<Scanned> {
+pub(crate) fn scan_file(
+    into: &Dir,
+    path: &NodePath,
+    wanted: &[(Id, u32)],
+    buffer: &mut AlignedBuffer,
+) -> Result<Scanned> {
     use cap_std::fs::MetadataExt;
     let bytes = wanted.iter().map(|(_, length)| u64::from(*length)).sum();
     // A file with a second name is shared with somebody who does not expect it to change.
-    let reusable = into.symlink_metadata(path).ok().filter(|there| there.is_file() && there.nlink() == 1);
+    let reusable = into.symlink_metadata(path.as_path()).ok().filter(|there| there.is_file() && there.nlink() == 1);
     let Some(there) = reusable.map(|there| there.len()) else {
         clear(into, path)?;
         let mut options = OpenOptions::new();
         options.write(true).create_new(true);
-        let file = into.open_with(path, &options).map_err(failed(path))?;
+        let file = into.open_with(path.as_path(), &options).map_err(failed(path))?;
         file.set_permissions(Permissions::from_mode(0o600)).map_err(failed(path))?;
         file.set_len(bytes).map_err(failed(path))?;
         let mut offset = 0;
@@ -141,7 +144,7 @@ pub(crate) fn scan_file(into: &Dir, path: &str, wanted: &[(Id, u32)], buffer: &m
         });
         return Ok(Scanned { fresh: true, missing: missing.collect() });
     };
-    into.set_permissions(path, Permissions::from_mode(0o600)).map_err(failed(path))?;
+    into.set_permissions(path.as_path(), Permissions::from_mode(0o600)).map_err(failed(path))?;
     let file = open_reader(into, path)?;
     let mut missing = Vec::new();
     let (mut number, mut offset) = (0, 0);

@@ -13,6 +13,8 @@
 use crate::aligned::{ALIGNMENT, AlignedBuffer, DIRECT, is_lawful, is_unable};
 use crate::limits::{DIRECT_BUFFER_BYTES, DIRECT_BYTES_MIN};
 use crate::local_reader::LocalReader;
+use crate::store::Names;
+use async_trait::async_trait;
 use bytes::Bytes;
 use std::{
     fs::{self, File, OpenOptions},
@@ -52,33 +54,31 @@ impl Direct {
         bytes >= DIRECT_BYTES_MIN && !self.unable.load(Ordering::Relaxed)
     }
 
-    /// Writes an object that is not there yet: atomically, durably. Blocks.
+    /// Writes an object that is not there yet, into a folder that is: atomically, durably. Blocks.
     pub(crate) fn put_new(&self, key: &str, body: &Bytes) -> io::Result<Written> {
         let place = self.folder.join(key);
         let Some(parent) = place.parent() else { return Ok(Written::Not) };
         // As the object store below names what is not whole yet: no listing shows it.
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let beside = PathBuf::from(format!("{}#{}{number:06}", place.display(), std::process::id()));
-        let written = self.write(&beside, parent, body);
-        let linked = match written {
-            Ok(true) => fs::hard_link(&beside, &place),
-            Ok(false) => Ok(()),
-            Err(error) => Err(error),
+        let linked = match self.write(&beside, body) {
+            Ok(true) => fs::hard_link(&beside, &place).map(|()| true),
+            other => other,
         };
         // Whatever happened: half an object, or a second name of a whole one.
         let removed = match fs::remove_file(&beside) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         };
-        match linked {
+        let linked = match linked {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(Written::Exists),
             other => other?,
-        }
+        };
         removed?;
-        if self.unable.load(Ordering::Relaxed) {
+        if !linked {
             return Ok(Written::Not);
         }
-        File::open(parent)?.sync_all()?;
+        Self::sync_folder(parent)?;
         Ok(Written::Whole)
     }
 
@@ -95,18 +95,13 @@ impl Direct {
         Some(buffer.into_bytes(lead))
     }
 
-    /// Answers whether the file system could do it.
-    fn write(&self, beside: &Path, parent: &Path, body: &Bytes) -> io::Result<bool> {
+    /// Answers whether it could be done.
+    fn write(&self, beside: &Path, body: &Bytes) -> io::Result<bool> {
         let mut options = OpenOptions::new();
         options.write(true).create_new(true).custom_flags(DIRECT);
-        let opened = match options.open(beside) {
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                fs::create_dir_all(parent)?;
-                options.open(beside)
-            }
-            opened => opened,
-        };
-        let mut file = match opened {
+        let mut file = match options.open(beside) {
+            // A new folder's own name must be durable too: the usual way sees to that.
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
             Err(error) if is_unable(&error) => return Ok(self.give_up(&error)),
             opened => opened?,
         };
@@ -133,10 +128,26 @@ impl Direct {
         Ok(true)
     }
 
+    /// Syncs a folder, if there is one. Blocks.
+    fn sync_folder(folder: &Path) -> io::Result<()> {
+        match File::open(folder) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            opened => opened?.sync_all(),
+        }
+    }
+
     fn give_up(&self, error: &io::Error) -> bool {
         tracing::debug!(%error, folder = %self.folder.display(), "no direct writes here");
         self.unable.store(true, Ordering::Relaxed);
         false
+    }
+}
+
+#[async_trait]
+impl Names for Direct {
+    async fn settle(&self, folder: &str) -> io::Result<()> {
+        let folder = self.folder.join(folder);
+        tokio::task::spawn_blocking(move || Self::sync_folder(&folder)).await?
     }
 }
 
@@ -153,6 +164,8 @@ mod tests {
     fn objects_of_any_length_are_whole_and_alone() {
         let folder = tempfile::tempdir().unwrap();
         let direct = Direct::new(folder.path().to_owned());
+        assert_eq!(direct.put_new("data/ab/1", &noise(1)).unwrap(), Written::Not, "its folder would not be durable");
+        fs::create_dir_all(folder.path().join("data/ab")).unwrap();
         for length in [1, 4095, 4096, 4097, DIRECT_BUFFER_BYTES, DIRECT_BUFFER_BYTES + 1, 3 * DIRECT_BUFFER_BYTES - 1] {
             let (key, body) = (format!("data/ab/{length}"), noise(length));
             match direct.put_new(&key, &body).unwrap() {

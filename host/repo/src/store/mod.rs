@@ -11,6 +11,8 @@
 //! - [`Store::put_new`] is atomic and durable, and may be applied twice: an attempt that was
 //!   reported as failed but arrived is recognised by its content.
 //! - Of two writers of one name exactly one wins; the loser learns it.
+//! - A folder shows a name before it is durable. Who builds on what another process put there settles it first
+//!   ([`Store::settle`]); where something may go only once something else is gone for good, too.
 //! - Whatever may pass (cut connections, 500, slow-down) is tried again with a growing, jittered
 //!   pause until a deadline.
 //!
@@ -34,6 +36,7 @@ pub use retry::RetryPolicy;
 
 use crate::limits::{DIRECT_READ_BYTES_MIN, LIST_OBJECTS_MAX, OBJECT_BYTES_MAX};
 use crate::{RepoError, RepoErrorKind, Result};
+use async_trait::async_trait;
 use backstay_core::Timestamp;
 use bytes::Bytes;
 use futures::TryStreamExt;
@@ -49,11 +52,21 @@ pub struct Store {
     folder: Option<Arc<PathBuf>>,
     /// How large objects get there.
     direct: Option<Arc<Direct>>,
+    /// Nothing: what is seen is durable.
+    names: Option<Arc<dyn Names>>,
     /// For stores without a network, whose transport would keep the limits.
     upload: Option<Arc<Pace>>,
     download: Option<Arc<Pace>>,
     retention: Option<Duration>,
     retry: RetryPolicy,
+}
+
+/// The names of a store that shows them before they are durable, as file systems do.
+#[async_trait]
+pub trait Names: Send + Sync {
+    /// Makes the names right in `folder` durable as they are, whoever put or removed them. A folder that is not there
+    /// has none.
+    async fn settle(&self, folder: &str) -> std::io::Result<()>;
 }
 
 /// What a listing knows of an object.
@@ -74,9 +87,11 @@ impl Store {
     /// [`RepoErrorKind::InvalidConfig`].
     pub fn connect(config: &StoreConfig) -> Result<Self> {
         let built = config.build()?;
+        let direct = built.folder.clone().map(|folder| Arc::new(Direct::new(folder)));
         Ok(Self {
             objects: built.objects,
-            direct: built.folder.clone().map(|folder| Arc::new(Direct::new(folder))),
+            names: direct.clone().map(|direct| direct as Arc<dyn Names>),
+            direct,
             address: config.url.as_str().into(),
             folder: built.folder.map(Arc::new),
             upload: built.limits.upload.map(|pace| Arc::new(Pace::new(pace))),
@@ -93,11 +108,19 @@ impl Store {
             address: address.into(),
             folder: None,
             direct: None,
+            names: None,
             upload: None,
             download: None,
             retention: None,
             retry: RetryPolicy::default(),
         }
+    }
+
+    /// The same place, which shows names before they are durable.
+    #[must_use]
+    pub fn with_names(mut self, names: Arc<dyn Names>) -> Self {
+        self.names = Some(names);
+        self
     }
 
     /// The same place, tried with other patience.
@@ -155,13 +178,25 @@ impl Store {
                 // Perhaps an earlier attempt of ours arrived and its answer did not.
                 let there = self.get(key, body.len() as u64).await;
                 match there {
-                    Ok(there) if there == body => Ok(()),
+                    // That attempt may have ended before the name was durable.
+                    Ok(there) if there == body => self.settle(folder_of(key)).await,
                     Err(error) if error.is_retryable() => Err(error),
                     _ => Err(error),
                 }
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Makes what is seen right in `folder` durable: what others put there may vanish with a power cut until then, and
+    /// what was removed may come back. Costs nothing where all that is seen is durable.
+    ///
+    /// # Errors
+    /// Whatever the file system reports.
+    pub async fn settle(&self, folder: &str) -> Result<()> {
+        let Some(names) = &self.names else { return Ok(()) };
+        let settled = names.settle(folder).await;
+        settled.map_err(|error| RepoError::io(format!("failed to make the names in {folder} durable"), error))
     }
 
     /// Writes a large object past the page cache, where that can be done; answers whether it is there.
@@ -337,6 +372,11 @@ impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Store({})", self.address)
     }
+}
+
+/// The folder that an object lies in.
+fn folder_of(key: &str) -> &str {
+    key.rsplit_once('/').map_or("", |(folder, _)| folder)
 }
 
 fn location(key: &str) -> Result<Path> {

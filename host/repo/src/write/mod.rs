@@ -11,7 +11,7 @@
 mod chunking;
 mod folder;
 mod local;
-mod packer;
+pub(crate) mod packer;
 mod parent;
 mod patched;
 mod witness;
@@ -23,7 +23,7 @@ pub use patched::{Patch, PatchedFile};
 pub use witness::Witness;
 
 use crate::index::Index;
-use crate::limits::{BLOB_BYTES_MAX, FILE_CHUNKS_MAX, PACK_BYTES, PACK_BYTES_MAX, TREE_DEPTH_MAX};
+use crate::limits::{BLOB_BYTES_MAX, FILE_CHUNKS_MAX, PACK_BYTES, PACK_BYTES_MAX, PACK_BYTES_MIN, TREE_DEPTH_MAX};
 use crate::lock::Lock;
 use crate::pack::BlobKind;
 use crate::read::SnapshotReader;
@@ -48,7 +48,7 @@ use tokio::task::JoinHandle;
 pub struct BackupOptions {
     /// How files are cut.
     pub chunking: Chunking,
-    /// Stored size a pack is closed at, 1 MiB to 256 MiB.
+    /// Stored size a pack is closed at, 1 KiB to 256 MiB.
     pub pack_bytes: usize,
     /// The backup before: files of this machine that are as they were are not read again
     /// ([`BackupSession::put_local`]), others may be patched ([`BackupSession::put_patched`]). One that cannot be
@@ -145,8 +145,8 @@ impl BackupSession {
     /// `lock` is shared; whether another came at the same moment is seen beside the work.
     pub(crate) async fn start(repository: &Repository, lock: Lock, options: BackupOptions) -> Result<Self> {
         options.chunking.validate()?;
-        if !(1 << 20..=PACK_BYTES_MAX).contains(&options.pack_bytes) {
-            return Err(RepoError::new(RepoErrorKind::InvalidConfig, "packs have from 1 MiB to 256 MiB"));
+        if !(PACK_BYTES_MIN..=PACK_BYTES_MAX).contains(&options.pack_bytes) {
+            return Err(RepoError::new(RepoErrorKind::InvalidConfig, "packs have from 1 KiB to 256 MiB"));
         }
         let index = match repository.load_index().await {
             Ok(index) => index,
@@ -160,7 +160,7 @@ impl BackupSession {
             Some(parent) => open_parent(repository, &index, parent).await,
             None => None,
         };
-        let packer = Arc::new(Packer::new(repository.store().clone(), key, lock, index, options.pack_bytes));
+        let packer = Arc::new(Packer::new(repository.store().clone(), key, Arc::new(lock), index, options.pack_bytes));
         // Nothing refers to what is written meanwhile.
         let settling = Arc::clone(&packer);
         tokio::spawn(async move {
@@ -324,8 +324,10 @@ impl BackupSession {
         let tree = self.store_trees().await?;
         shared.packer.finish().await?;
         let lock = shared.packer.lock();
-        lock.confirm().await?;
         let repository = &shared.repository;
+        // It may rely on blobs of an index file that somebody else was still writing when it was read.
+        repository.store().settle("index").await?;
+        lock.confirm().await?;
         let file = SnapshotFile::new(tree, meta, &self.totals());
         let id = document::save(repository.store(), repository.master_key(), "snapshots", &file).await?;
         if let Err(error) = lock.give_back().await {

@@ -13,7 +13,7 @@ use crate::crypto::IV_BYTES;
 use crate::index::{Index, IndexFile, IndexPack};
 use crate::limits::{BATCH_BYTES, INDEX_BLOBS_MAX, PACK_BLOBS_MAX, UPLOADS_MAX};
 use crate::lock::Lock;
-use crate::pack::{BlobKind, OpenPack};
+use crate::pack::{BlobKind, OpenPack, PackedBlob};
 use crate::{Id, MasterKey, RepoError, RepoErrorKind, Result, Store, document};
 use bytes::Bytes;
 use std::collections::HashSet;
@@ -28,7 +28,7 @@ pub(crate) struct Packer {
     key: Arc<MasterKey>,
     /// Held as long as anything is under way: an index file written after a prune has removed
     /// its packs would do damage.
-    lock: Lock,
+    lock: Arc<Lock>,
     index: Arc<Index>,
     pack_bytes: usize,
     uploads: Arc<Semaphore>,
@@ -105,7 +105,13 @@ fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Packer {
-    pub(crate) fn new(store: Store, key: Arc<MasterKey>, lock: Lock, index: Arc<Index>, pack_bytes: usize) -> Self {
+    pub(crate) fn new(
+        store: Store,
+        key: Arc<MasterKey>,
+        lock: Arc<Lock>,
+        index: Arc<Index>,
+        pack_bytes: usize,
+    ) -> Self {
         Self {
             store,
             key,
@@ -160,6 +166,25 @@ impl Packer {
         worker.plain = plain;
         self.give_back(worker, &stored);
         stored
+    }
+
+    /// Stores blobs of one kind that are sealed and verified already, as they lie one after another in `sealed`; blocks
+    /// like [`Packer::store`].
+    pub(crate) fn store_sealed(
+        self: &Arc<Self>,
+        runtime: &Handle,
+        kind: BlobKind,
+        sealed: &[u8],
+        blobs: impl Iterator<Item = (PackedBlob, Range<usize>)>,
+    ) -> Result<()> {
+        self.check()?;
+        let fresh: Vec<Sealed> = blobs
+            .filter(|(blob, _)| self.index.find(kind, &blob.id).is_none())
+            .filter(|(blob, _)| held(&self.claimed).insert((blob.id, kind)))
+            .map(|(blob, place)| Sealed { id: blob.id, place, raw_length: blob.raw_length })
+            .collect();
+        let stored = self.push(runtime, kind, sealed, &fresh);
+        stored.inspect_err(|error| self.fail(error))
     }
 
     fn worker(&self) -> Result<Worker> {

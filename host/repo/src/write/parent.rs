@@ -13,7 +13,7 @@ use tokio::sync::Mutex;
 /// Folders remembered: a walk is in one, and in those around it.
 const FOLDERS_MAX: usize = 4;
 
-type Nodes = Arc<HashMap<String, Node>>;
+type Nodes = Arc<HashMap<Vec<u8>, Node>>;
 
 /// A backup that a session may take files from.
 #[derive(Clone, Debug)]
@@ -44,7 +44,7 @@ impl OpenParent {
         }
         let folder = self.folder(path.parent()).await?;
         let Some(Node { kind: NodeKind::File { bytes: then, content }, stamp: Some(before), .. }) =
-            folder.get(path.name())
+            folder.get(path.name().as_bytes())
         else {
             return Ok(None);
         };
@@ -56,7 +56,7 @@ impl OpenParent {
     /// The chunks of the file at `path`, if there is one.
     pub(crate) async fn content(&self, path: &RelativePath) -> Result<Option<Vec<Id>>> {
         let folder = self.folder(path.parent()).await?;
-        Ok(match folder.get(path.name()) {
+        Ok(match folder.get(path.name().as_bytes()) {
             Some(Node { kind: NodeKind::File { content, .. }, .. }) => Some(content.clone()),
             _ => None,
         })

@@ -87,7 +87,7 @@ impl Bench {
 
     /// Both checks, reading all data.
     pub async fn assert_sound(&self) {
-        let report = self.repository.check(CheckOptions { read_data: true }, |_| {}).await.unwrap();
+        let report = self.repository.check(CheckOptions::everything(), |_| {}).await.unwrap();
         assert!(report.is_sound(), "{:#?}", report.errors);
         let out = self.restic(&["check", "--read-data"]);
         assert!(out.contains("no errors were found"), "{out}");

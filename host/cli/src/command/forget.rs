@@ -1,0 +1,251 @@
+//! `backstay forget`: drops backups by policy.
+
+use crate::{
+    catalog,
+    command::backups,
+    config::{Config, Target},
+    context::Context,
+    failure::{Failure, Result},
+    output::{self, Table},
+};
+use backstay_core::{
+    Backup, BackupId, Chain, Confirmed, ForgetPlan, KeepReason, LogNeed, Period, Records, RetentionPolicy, TargetName,
+    Timestamp, Window, plan_forget, plan_forget_named, windows,
+};
+use backstay_pipeline::{FailureKind, repository::open_log};
+use backstay_repo::Repository;
+use serde::Serialize;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    time::SystemTime,
+};
+
+/// Arguments of `backstay forget`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ForgetArgs {
+    /// A target of the configuration
+    target: String,
+    /// Drop this one (its id, or the first digits) and no other; may be given again
+    #[arg(long, value_name = "ID")]
+    backup: Vec<String>,
+    #[command(flatten)]
+    policy: PolicyArgs,
+    /// Show the plan and stop
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// A policy on the command line, in place of the configuration's.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Policy, in place of the configuration's")]
+pub(crate) struct PolicyArgs {
+    /// Keep the newest N
+    #[arg(long, value_name = "N")]
+    keep_last: Option<u32>,
+    /// Keep the newest of each of the last N hours that have one
+    #[arg(long, value_name = "N")]
+    keep_hourly: Option<u32>,
+    /// Keep the newest of each of the last N days that have one
+    #[arg(long, value_name = "N")]
+    keep_daily: Option<u32>,
+    /// Keep the newest of each of the last N weeks that have one
+    #[arg(long, value_name = "N")]
+    keep_weekly: Option<u32>,
+    /// Keep the newest of each of the last N months that have one
+    #[arg(long, value_name = "N")]
+    keep_monthly: Option<u32>,
+    /// Keep the newest of each of the last N years that have one
+    #[arg(long, value_name = "N")]
+    keep_yearly: Option<u32>,
+    /// Keep all that are at most this much older than the newest: 36h, 7d, 2w, 6mo, 1y
+    #[arg(long, value_name = "PERIOD")]
+    keep_within: Option<Period>,
+    /// Keep what every moment of this time before the last restorable one needs
+    #[arg(long, value_name = "PERIOD")]
+    pitr_window: Option<Period>,
+    /// Where hours, days and weeks begin
+    #[arg(long, value_name = "ZONE", value_parser = zone)]
+    time_zone: Option<jiff::tz::TimeZone>,
+}
+
+fn zone(name: &str) -> Result<jiff::tz::TimeZone, String> {
+    jiff::tz::TimeZone::get(name)
+        .map_err(|_| "there is no such time zone, write one like UTC or Europe/Berlin".to_owned())
+}
+
+impl PolicyArgs {
+    /// The policy that was typed; nothing where none was. Of the configuration's only the time zone counts then.
+    fn typed(&self, configured: Option<&RetentionPolicy>) -> Option<RetentionPolicy> {
+        let count = |typed: Option<u32>| typed.unwrap_or(0);
+        let zone = self.time_zone.clone().or_else(|| Some(configured?.time_zone.clone()));
+        let policy = RetentionPolicy {
+            last: count(self.keep_last),
+            hourly: count(self.keep_hourly),
+            daily: count(self.keep_daily),
+            weekly: count(self.keep_weekly),
+            monthly: count(self.keep_monthly),
+            yearly: count(self.keep_yearly),
+            within: self.keep_within,
+            pitr_window: self.pitr_window,
+            time_zone: zone.unwrap_or(jiff::tz::TimeZone::UTC),
+        };
+        (!policy.is_empty()).then_some(policy)
+    }
+}
+
+/// What is known of a target when its plan is made.
+struct Holdings {
+    backups: Vec<Backup>,
+    chain: Chain,
+    confirmed: Option<Confirmed>,
+}
+
+impl Holdings {
+    /// Of one target, in an open repository.
+    async fn of(repository: &Repository, target: &TargetName) -> Result<Self> {
+        // Backups first: the log that is listed later reaches at least as far.
+        let backups = backstay_pipeline::catalog::backups(repository, target).await?;
+        let log = open_log(repository, target).await?;
+        Ok(Self { backups, confirmed: log.confirmed().await?, chain: log.chain().clone() })
+    }
+}
+
+/// A plan as `--json` shows it.
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct View<'a> {
+    target: &'a TargetName,
+    dry_run: bool,
+    kept: Vec<KeptView<'a>>,
+    forgotten: Vec<BackupView<'a>>,
+    log: &'a LogNeed,
+    /// Where the target can be restored to afterwards.
+    windows: Vec<Window>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct BackupView<'a> {
+    id: &'a BackupId,
+    finished: Timestamp,
+    bytes: u64,
+}
+
+#[derive(Serialize)]
+struct KeptView<'a> {
+    #[serde(flatten)]
+    backup: BackupView<'a>,
+    reasons: &'a [KeepReason],
+}
+
+impl<'a> BackupView<'a> {
+    fn of(backup: &'a Backup) -> Self {
+        Self { id: &backup.id, finished: backup.manifest.finished, bytes: backup.manifest.bytes }
+    }
+}
+
+/// Plans, shows, forgets.
+pub(crate) fn run(args: &ForgetArgs, context: &Context) -> Result<()> {
+    let config = context.config()?;
+    let target = config.target(&args.target)?;
+    let policy = policy(args, target, &config)?;
+    let named: BTreeSet<BackupId> = args
+        .backup
+        .iter()
+        .map(|prefix| Ok(backups::find(context, Some(&args.target), prefix)?.backup.id))
+        .collect::<Result<_>>()?;
+    let repository = config.repository(target.repository.as_str())?;
+    let now = Timestamp::from(SystemTime::now());
+    context.block_on(async {
+        let open = catalog::open(repository).await?;
+        let holdings = Holdings::of(&open, &target.name).await?;
+        let Holdings { backups, chain, confirmed } = &holdings;
+        let records = Records { target: &target.name, backups, chain, confirmed: confirmed.as_ref(), now };
+        let pins: BTreeMap<BackupId, String> =
+            open.pins().await?.into_iter().map(|(id, pin)| (id, pin.reason)).collect();
+        let plan = match named.is_empty() {
+            true => plan_forget(records, &policy, &pins),
+            false => plan_forget_named(records, &policy, &pins, &named).map_err(|needed| {
+                Failure::new(FailureKind::Conflict, format!("failed to forget what was named: {needed}"))
+                    .hint("unpin it, or shorten the policy's pitr-window")
+            })?,
+        };
+        let forgotten: Vec<BackupId> = plan.forgotten().map(|backup| backup.id.clone()).collect();
+        if !args.dry_run && !forgotten.is_empty() {
+            open.forget(&forgotten).await?;
+        }
+        let view = View {
+            target: &plan.target,
+            dry_run: args.dry_run,
+            kept: plan
+                .decisions
+                .iter()
+                .filter(|decision| decision.stays())
+                .map(|d| KeptView { backup: BackupView::of(&d.backup), reasons: &d.reasons })
+                .collect(),
+            forgotten: plan.forgotten().map(BackupView::of).collect(),
+            log: &plan.log,
+            windows: left(&plan, &holdings),
+        };
+        context.output().result(&view, page(args, &plan, &view, repository.name.as_str()))
+    })
+}
+
+fn policy(args: &ForgetArgs, target: &Target, config: &Config) -> Result<RetentionPolicy> {
+    let policy = args.policy.typed(target.retention.as_ref()).or_else(|| target.retention.clone());
+    // Who names backups needs no policy; where there is one, its window is kept all the same.
+    let policy = policy.or_else(|| (!args.backup.is_empty()).then(RetentionPolicy::default));
+    policy.ok_or_else(|| {
+        Failure::usage(format!("failed to forget backups of `{}`: it has no retention policy", target.name)).hint(
+            format!(
+                "write [targets.{}.retention] into {}, or type one: --keep-daily 7 --pitr-window 7d",
+                target.name,
+                config.file.display()
+            ),
+        )
+    })
+}
+
+/// The windows that are left when the log that is needed no more is gone as well.
+fn left(plan: &ForgetPlan, holdings: &Holdings) -> Vec<Window> {
+    let kept: Vec<Backup> = plan.kept().cloned().collect();
+    let chain = holdings.chain.without(&plan.log.superfluous(&holdings.chain));
+    windows(&kept, &chain, holdings.confirmed.as_ref())
+}
+
+fn page(args: &ForgetArgs, plan: &ForgetPlan, view: &View<'_>, repository: &str) -> String {
+    let mut table = Table::new(&["", "id", "time", ">size", "why"]);
+    for decision in &plan.decisions {
+        let (mark, why) = match decision.reasons.as_slice() {
+            [] => ("goes", if args.backup.is_empty() { "no rule keeps it" } else { "named" }.to_owned()),
+            reasons => ("stays", reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
+        };
+        let manifest = &decision.backup.manifest;
+        table.row([
+            mark.to_owned(),
+            decision.backup.id.short().to_owned(),
+            output::seconds(manifest.finished),
+            output::size(manifest.bytes),
+            why,
+        ]);
+    }
+    let mut text = table.to_string();
+    // Writing into a text cannot fail, here and below.
+    let _ = match (&plan.log.from, &plan.log.because_of) {
+        (Some(from), Some(backup)) => {
+            writeln!(text, "log: needed from {} on, by backup {}", from.label, backup.short())
+        }
+        _ => writeln!(text, "log: all of it stays"),
+    };
+    for window in &view.windows {
+        let _ = writeln!(text, "restorable afterwards: {window}");
+    }
+    let (gone, kept) = (view.forgotten.len(), view.kept.len());
+    let done = if view.dry_run { "would forget" } else { "forgot" };
+    let _ = writeln!(text, "{done} {gone} of {} backups", gone + kept);
+    if gone > 0 {
+        let _ = writeln!(text, "their space is freed by `backstay prune {repository}`");
+    }
+    text
+}

@@ -1,0 +1,151 @@
+//! Packs: are those there that the index names, and is in them what it says.
+
+use super::damage::Damage;
+use super::report::CheckReport;
+use super::{CheckProgress, ReadData};
+use crate::aligned::AlignedBuffer;
+use crate::index::IndexFile;
+use crate::pack::{PackedBlob, pack_bytes, read_header};
+use crate::read::fetch::own;
+use crate::{Id, RepoError, RepoErrorKind, Repository, Result};
+use futures::StreamExt;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// A pack that is there, as the index has it.
+pub(super) struct Pack {
+    id: Id,
+    bytes: u64,
+    blobs: Vec<PackedBlob>,
+    /// What is wrong with its size: then the blobs it harms are seen when it is read, and are all of them otherwise.
+    misfit: Option<String>,
+}
+
+/// Compares the index with the packs that are there; yields those.
+pub(super) async fn compare(
+    repository: &Repository,
+    files: &[IndexFile],
+    report: &mut CheckReport,
+    damage: &mut Damage,
+) -> Result<Vec<Pack>> {
+    let mut there: HashMap<Id, (u64, bool)> = HashMap::new();
+    for object in repository.store().list("data").await? {
+        report.packs += 1;
+        report.bytes += object.bytes;
+        match Id::from_key(&object.key) {
+            Some(id) if id.pack_key() == object.key => drop(there.insert(id, (object.bytes, false))),
+            _ => report.stranger(&object.key),
+        }
+    }
+    let mut packs = Vec::new();
+    for pack in files.iter().flat_map(|file| &file.packs) {
+        let (id, blobs) = (pack.id, pack.packed());
+        let gapless = blobs
+            .iter()
+            .try_fold(0u32, |end, blob| (blob.offset == end).then(|| end.checked_add(blob.length)).flatten());
+        if gapless.is_none() {
+            damage.pack(report, id, "its index entry has gaps".to_owned());
+        }
+        match there.get_mut(&id) {
+            None => {
+                damage.pack(report, id, "it is missing".to_owned());
+                blobs.iter().for_each(|blob| damage.blob(id, blob));
+            }
+            Some((_, true)) => tracing::info!(pack = %id.short(), "named by two index files"),
+            Some((bytes, named)) => {
+                *named = true;
+                let right = pack_bytes(&blobs);
+                let misfit = (*bytes != right).then(|| format!("it has {bytes} bytes, not {right}"));
+                packs.push(Pack { id, bytes: *bytes, blobs, misfit });
+            }
+        }
+    }
+    report.unreferenced_packs = there.values().filter(|(_, named)| !named).count() as u64;
+    Ok(packs)
+}
+
+/// Reads and verifies as many packs as is wished, and tells the misfits.
+pub(super) async fn read(
+    repository: &Repository,
+    mut packs: Vec<Pack>,
+    wish: ReadData,
+    report: &mut CheckReport,
+    damage: &mut Damage,
+    progress: &(dyn Fn(CheckProgress) + Send + Sync),
+) -> Result<()> {
+    for Pack { id, blobs, misfit, .. } in &packs {
+        if let Some(misfit) = misfit {
+            damage.pack(report, *id, misfit.clone());
+            if wish != ReadData::Everything {
+                blobs.iter().for_each(|blob| damage.blob(*id, blob));
+            }
+        }
+    }
+    match wish {
+        ReadData::Nothing => return Ok(()),
+        ReadData::Subset(subset) => subset.choose(&mut packs, |pack| (pack.id, pack.bytes)),
+        ReadData::Everything => {}
+    }
+    let packs_total = packs.len() as u64;
+    let at_once = std::thread::available_parallelism().map_or(2, std::num::NonZero::get) + 1;
+    let mut reads = futures::stream::iter(packs)
+        .map(|pack| async move { (pack.id, read_pack(repository, pack.id, pack.blobs).await) })
+        .buffer_unordered(at_once);
+    while let Some((id, read)) = reads.next().await {
+        let found = read?;
+        report.bytes_read += found.bytes;
+        found.causes.into_iter().for_each(|cause| damage.pack(report, id, cause));
+        found.blobs.iter().for_each(|blob| damage.blob(id, blob));
+        report.packs_read += 1;
+        progress(CheckProgress { packs_done: report.packs_read, packs_total, bytes_done: report.bytes_read });
+    }
+    Ok(())
+}
+
+/// What reading a pack found.
+#[derive(Default)]
+struct Found {
+    bytes: u64,
+    causes: Vec<String>,
+    /// Those that do not open.
+    blobs: Vec<PackedBlob>,
+}
+
+async fn read_pack(repository: &Repository, id: Id, indexed: Vec<PackedBlob>) -> Result<Found> {
+    let pack = match repository.store().get(&id.pack_key(), u64::from(u32::MAX)).await {
+        Ok(pack) => pack,
+        Err(error) if error.kind() == RepoErrorKind::NotFound => {
+            return Ok(Found { bytes: 0, causes: vec!["it is missing".to_owned()], blobs: indexed });
+        }
+        Err(error) if error.kind() == RepoErrorKind::Damaged => {
+            return Ok(Found { bytes: 0, causes: vec![error.to_string()], blobs: indexed });
+        }
+        Err(error) => return Err(error),
+    };
+    let key = Arc::clone(repository.shared_key());
+    tokio::task::spawn_blocking(move || {
+        let mut found = Found { bytes: pack.len() as u64, ..Found::default() };
+        if Id::of(&pack) != id {
+            found.causes.push("its content does not fit its name".to_owned());
+        }
+        match read_header(&key, &pack) {
+            Ok(header) if header == indexed => {}
+            Ok(_) => found.causes.push("its header and the index differ".to_owned()),
+            Err(error) => found.causes.push(format!("its header does not open: {error}")),
+        }
+        let (mut pack, mut plain) = (own(pack), AlignedBuffer::default());
+        for blob in indexed {
+            let range = blob.offset as usize..blob.offset as usize + blob.length as usize;
+            let opened = match pack.get_mut(range) {
+                Some(sealed) => blob.open(&key, sealed, &mut plain),
+                None => Err(RepoError::new(RepoErrorKind::Damaged, "the pack ends before it")),
+            };
+            if let Err(error) = opened {
+                found.causes.push(format!("blob {} does not open: {error}", blob.id));
+                found.blobs.push(blob);
+            }
+        }
+        Ok(found)
+    })
+    .await?
+}

@@ -1,0 +1,98 @@
+//! Log that nobody needs goes, from its oldest piece on.
+
+use super::*;
+use backstay_core::LogNeed;
+
+fn need(epoch: u64, offset: u64) -> LogNeed {
+    LogNeed { from: Some(at(epoch, offset)), ..LogNeed::default() }
+}
+
+async fn trim(place: &Place, need: &LogNeed) -> TrimPlan {
+    let log = place.open().await;
+    let plan = log.plan_trim(need).await.unwrap();
+    log.trim(&plan).await.unwrap();
+    plan
+}
+
+#[tokio::test]
+async fn everything_before_the_place_goes_and_the_rest_reads() {
+    let place = Place::memory();
+    let mut log = place.open().await;
+    append_all(&mut log, 1, 0, 3 * FILE_BYTES, 512).await;
+    let before = place.keys().await.len();
+    let plan = trim(&place, &need(1, FILE_BYTES)).await;
+    assert_eq!((plan.objects, plan.objects_left), (8, 16));
+    assert!(plan.bytes > 0 && plan.bytes_left > plan.bytes);
+    assert_eq!(place.keys().await.len(), before - 8);
+    let left = place.open().await;
+    assert_eq!(left.chain().gaps(), []);
+    assert_eq!(left.chain().pieces(1)[0].start, at(1, FILE_BYTES));
+    assert_reads(&left, 1, FILE_BYTES, 3 * FILE_BYTES).await;
+    assert_eq!(trim(&place, &need(1, FILE_BYTES)).await.objects, 0);
+    // Whoever was archiving goes on, and so does a new one.
+    append_all(&mut log, 1, 3 * FILE_BYTES, 4 * FILE_BYTES, 512).await;
+    append_all(&mut place.open().await, 1, 4 * FILE_BYTES, 5 * FILE_BYTES, 512).await;
+    assert!(place.open().await.check(true).await.unwrap().is_sound());
+}
+
+#[tokio::test]
+async fn a_piece_that_reaches_past_the_place_stays() {
+    let place = Place::memory();
+    append_all(&mut place.open().await, 1, 0, 2048, 512).await;
+    trim(&place, &need(1, 600)).await;
+    assert_eq!(place.open().await.chain().pieces(1)[0].start, at(1, 512));
+}
+
+#[tokio::test]
+async fn the_last_piece_stays_and_a_need_that_says_nothing_keeps_all() {
+    let place = Place::memory();
+    append_all(&mut place.open().await, 1, 0, 2048, 512).await;
+    assert_eq!(trim(&place, &LogNeed::default()).await.objects, 0);
+    let plan = trim(&place, &need(7, 0)).await;
+    assert_eq!((plan.objects, plan.objects_left), (3, 1));
+    let mut log = place.open().await;
+    assert_eq!(log.tail(), Some(&at(1, 2048)));
+    append_all(&mut log, 1, 2048, 4096, 512).await;
+}
+
+#[tokio::test]
+async fn epochs_that_were_left_before_go_with_their_claims() {
+    let place = Place::memory();
+    let mut log = place.open().await;
+    append_all(&mut log, 1, 0, 1024, 512).await;
+    let first = Segment { follows: Some(at(1, 700)), ..piece(2, 512, 1024) };
+    log.append(&first, body(&first)).await.unwrap();
+    append_all(&mut log, 2, 1024, 2048, 512).await;
+    trim(&place, &need(2, 1024)).await;
+    let keys = place.keys().await;
+    assert!(!keys.iter().any(|key| key.contains("/00000000000000000001/")), "{keys:?}");
+    assert!(keys.iter().any(|key| key.ends_with("/claim")), "epoch 2 keeps its claim: {keys:?}");
+    let left = place.open().await;
+    assert_eq!(left.chain().gaps(), []);
+    assert_reads(&left, 2, 1024, 2048).await;
+}
+
+#[tokio::test]
+async fn parts_that_were_merged_go_too() {
+    let place = Place::memory();
+    append_all(&mut place.open().await, 1, 0, 3 * FILE_BYTES, 512).await;
+    let policy = CompactPolicy { age_min: Duration::ZERO, ..CompactPolicy::default() };
+    let now = Timestamp::from(SystemTime::now() + Duration::from_secs(3600));
+    place.open().await.compact(&policy, now).await.unwrap();
+    trim(&place, &need(1, 2 * FILE_BYTES)).await;
+    let left = place.open().await;
+    assert!(left.check(true).await.unwrap().is_sound());
+    assert_eq!(left.chain().pieces(1)[0].start, at(1, 2 * FILE_BYTES));
+}
+
+#[tokio::test]
+async fn wherever_it_ends_there_is_no_hole() {
+    for stop in 0..12 {
+        let place = Place::memory();
+        append_all(&mut place.open().await, 1, 0, 2 * FILE_BYTES, 512).await;
+        let plan = place.open().await.plan_trim(&need(1, FILE_BYTES + 2048)).await.unwrap();
+        let half = TrimPlan { keys: plan.keys[..stop.min(plan.keys.len())].to_vec(), ..plan };
+        place.open().await.trim(&half).await.unwrap();
+        assert_eq!(place.open().await.chain().gaps(), [], "after {stop} objects");
+    }
+}

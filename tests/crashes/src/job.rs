@@ -1,0 +1,385 @@
+//! What clients do: each is one process of ours with one job.
+
+use crate::front::Front;
+use crate::ledger::{Files, Ledger};
+use crate::seed::noise;
+use crate::stage::{Keys, LITTER_MAKER};
+use crate::world::{Client, World};
+use backstay_core::{Position, RelativePath, Segment, Timestamp};
+use backstay_repo::log::{CompactPolicy, LogChain, LogError};
+use backstay_repo::{
+    BackupOptions, CheckOptions, FileAttributes, InitOptions, KdfCost, LockKind, Password, PruneOptions, RepoError,
+    RepoErrorKind, Repository, RetryPolicy, SnapshotMeta, Store, StoreConfig,
+};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Stored size of a pack: two or three blobs, so that every backup has several packs.
+const PACK_BYTES: usize = 1 << 10;
+/// Bytes of a piece of log.
+pub const PIECE_BYTES: u64 = 100;
+/// Bytes of a log file of the made-up database.
+pub const FILE_BYTES: u64 = 500;
+/// The server of whoever works on afterwards.
+pub const LATER_SERVER: u64 = 9;
+/// The target whose log it is.
+pub const TARGET: &str = "shop";
+/// The password of repositories that are made while it runs.
+pub const PASSWORD: &str = "correct horse";
+
+/// A job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Job {
+    /// Makes a repository.
+    Init,
+    /// Makes a backup of one file.
+    First,
+    /// Makes a backup: files that an older backup has, files that other clients put too, and its own.
+    Backup,
+    /// Makes a backup of nothing but what an older backup, or another client, has.
+    Repeat,
+    /// Makes a backup so large that its pack goes past the page cache.
+    Large,
+    /// Follows the log of a server for so many pieces.
+    Archive {
+        /// Whose bytes.
+        server: u64,
+        /// How many.
+        pieces: u64,
+    },
+    /// Begins the log's next epoch here, and goes on for three pieces: a server that was promoted.
+    Promote {
+        /// Whose bytes.
+        server: u64,
+        /// Where its epoch begins.
+        start: u64,
+    },
+    /// Merges pieces of log.
+    Compact,
+    /// Removes the backup of the maker [`crate::stage::LITTER_MAKER`].
+    Forget,
+    /// Removes all that nothing refers to.
+    Prune,
+    /// Reads all there is, as a restore does.
+    Read,
+    /// Checks all there is.
+    Check,
+    /// Takes a lock, and holds it for a while.
+    Hold(LockKind),
+}
+
+/// A client's surroundings.
+#[derive(Clone)]
+pub struct Surroundings {
+    /// Its number.
+    pub client: Client,
+    /// What its backup's snapshot is tagged with.
+    pub maker: u64,
+    /// The store.
+    pub world: Arc<World>,
+    /// A folder of this machine, instead of the world.
+    pub folder: Option<PathBuf>,
+    /// What opens the repository.
+    pub keys: Keys,
+    /// What it was told.
+    pub ledger: Arc<Ledger>,
+}
+
+/// How a job fails.
+#[derive(Debug)]
+pub enum Trouble {
+    /// The repository's.
+    Repo(RepoError),
+    /// The log's.
+    Log(LogError),
+}
+
+impl From<RepoError> for Trouble {
+    fn from(error: RepoError) -> Self {
+        Self::Repo(error)
+    }
+}
+
+impl From<LogError> for Trouble {
+    fn from(error: LogError) -> Self {
+        Self::Log(error)
+    }
+}
+
+impl std::fmt::Display for Trouble {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Repo(error) => write!(f, "{error}"),
+            Self::Log(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+impl Trouble {
+    /// Whether a job may end like this though nothing is wrong: it was refused before anything was promised.
+    fn is_lawful(&self, job: Job, faults: bool, torn: bool) -> bool {
+        let kind = match self {
+            Self::Log(LogError::Conflict { .. }) => return true,
+            // Whoever comes second to an epoch that begins elsewhere cannot go on.
+            Self::Log(LogError::Gap(_)) => return matches!(job, Job::Promote { .. }),
+            Self::Log(LogError::Repo(error)) | Self::Repo(error) => error.kind(),
+            Self::Log(_) => return false,
+        };
+        match kind {
+            RepoErrorKind::Locked | RepoErrorKind::LockLost | RepoErrorKind::AlreadyExists => true,
+            // A sync that fails is not tried again: nobody knows what it left.
+            RepoErrorKind::Unreachable | RepoErrorKind::Store => faults,
+            RepoErrorKind::Damaged => torn && job == Job::Compact,
+            // Somebody else's key is there, and not yet its config.
+            RepoErrorKind::Conflict => job == Job::Init,
+            _ => false,
+        }
+    }
+}
+
+impl Surroundings {
+    /// The store as this client has it.
+    pub fn store(&self) -> Store {
+        if let Some(folder) = &self.folder {
+            let config = StoreConfig::new(format!("file://{}", folder.display()));
+            return Store::connect(&config).expect("it is the path of a folder");
+        }
+        let front = Front::new(Arc::clone(&self.world), self.client);
+        // Pauses between attempts have a random length, which would make a run differ from its replay.
+        let retry = RetryPolicy {
+            attempts_max: 4,
+            backoff_min: Duration::ZERO,
+            backoff_max: Duration::ZERO,
+            ..RetryPolicy::default()
+        };
+        let names = Arc::new(front.clone());
+        Store::from_object_store(Arc::new(front), "simulated").with_names(names).with_retry(retry)
+    }
+
+    /// Opens the repository.
+    pub async fn repository(&self) -> Result<Repository, RepoError> {
+        Repository::open_unlocked(self.store(), &self.keys.unlocked()).await
+    }
+
+    /// Opens the log.
+    pub async fn log(&self) -> Result<LogChain, Trouble> {
+        let repository = self.repository().await?;
+        let target = TARGET.parse().expect("it is a target's name");
+        let key = Arc::clone(repository.shared_key());
+        Ok(LogChain::open(self.store(), key, &repository.id().to_string(), target).await?)
+    }
+
+    /// Does a job to its end; what must not be is noted in the ledger.
+    pub async fn run(self, job: Job, faults: bool) {
+        let done = match job {
+            Job::Init => self.init().await,
+            Job::First => self.backup(files_of_first(), PACK_BYTES).await,
+            Job::Backup => self.backup(files_of(self.maker), PACK_BYTES).await,
+            Job::Repeat => self.backup(files_of_all(), PACK_BYTES).await,
+            Job::Large => self.backup(files_large(), 32 << 20).await,
+            Job::Archive { server, pieces } => self.archive(server, pieces).await,
+            Job::Promote { server, start } => self.promote(server, start).await,
+            Job::Compact => self.compact().await,
+            Job::Forget => self.forget().await,
+            Job::Prune => self.prune().await,
+            Job::Read => self.read().await,
+            Job::Check => self.check().await,
+            Job::Hold(kind) => self.hold(kind).await,
+        };
+        match done {
+            Err(trouble) if trouble.is_lawful(job, faults, self.ledger.snapshot().torn) => {
+                self.world.note(format!("{}: {trouble}", self.client))
+            }
+            Err(trouble) => self.ledger.violated(format!("client {} failed to {job:?}: {trouble}", self.client)),
+            Ok(()) => self.world.note(format!("{}: done", self.client)),
+        }
+    }
+
+    async fn init(&self) -> Result<(), Trouble> {
+        let options = InitOptions { kdf: KdfCost::TRIVIAL };
+        Repository::init(self.store(), &Password::new(PASSWORD), options).await?;
+        self.ledger.initialised();
+        Ok(())
+    }
+
+    async fn backup(&self, files: Files, pack_bytes: usize) -> Result<(), Trouble> {
+        let repository = self.repository().await?;
+        let options = BackupOptions { pack_bytes, ..BackupOptions::default() };
+        let session = repository.backup(options).await?;
+        for (path, content) in &files {
+            let path = RelativePath::new(path).expect("it is a path");
+            let attributes = FileAttributes { mode: 0o640, modified: Timestamp::EPOCH };
+            let body = futures::stream::iter([Ok(content.clone().into())]);
+            session.put_file(&path, attributes, body).await?;
+        }
+        self.ledger.intends(self.maker, files);
+        let meta =
+            SnapshotMeta { tags: vec![maker_tag(self.maker)], paths: vec!["/shop".into()], ..Default::default() };
+        let committed = session.commit(meta).await?;
+        self.ledger.committed(self.maker, committed.id);
+        Ok(())
+    }
+
+    /// Follows a server's log from where the repository has it.
+    async fn archive(&self, server: u64, pieces: u64) -> Result<(), Trouble> {
+        let mut log = self.log().await?;
+        log.settle().await?;
+        let tail = log.tail().cloned();
+        let (epoch, start) = tail.map_or((1, 0), |tail| (tail.epoch, tail.offset));
+        // As a standby's position is: the server may throw away what lies before it.
+        self.ledger.told(epoch, start);
+        self.append(&mut log, server, epoch, start, pieces, None).await
+    }
+
+    async fn promote(&self, server: u64, start: u64) -> Result<(), Trouble> {
+        let mut log = self.log().await?;
+        log.settle().await?;
+        let Some(tail) = log.tail().cloned() else { return Ok(()) };
+        self.append(&mut log, server, tail.epoch + 1, start, 3, Some(tail)).await
+    }
+
+    async fn append(
+        &self,
+        log: &mut LogChain,
+        server: u64,
+        epoch: u64,
+        mut start: u64,
+        pieces: u64,
+        mut follows: Option<Position>,
+    ) -> Result<(), Trouble> {
+        for _ in 0..pieces {
+            let mut piece = piece(epoch, start);
+            piece.follows = follows.take();
+            let body: bytes::Bytes = log_bytes(server, epoch, start, piece.end.offset).into();
+            match log.append(&piece, body.clone()).await {
+                // As plugins do.
+                Err(error) if error.is_retryable() => log.append(&piece, body).await?,
+                other => other?,
+            }
+            start = piece.end.offset;
+            self.ledger.acknowledged(server, piece);
+        }
+        Ok(())
+    }
+
+    async fn compact(&self) -> Result<(), Trouble> {
+        let log = self.log().await?;
+        let policy = CompactPolicy { small_pieces_max: 2, index_pieces_min: 1, ..CompactPolicy::default() };
+        log.compact(&policy, self.world.now().into()).await?;
+        Ok(())
+    }
+
+    async fn forget(&self) -> Result<(), Trouble> {
+        let repository = self.repository().await?;
+        let tag = maker_tag(LITTER_MAKER);
+        let snapshots = repository.snapshots().await?;
+        let ids: Vec<_> = snapshots.into_iter().filter(|one| one.tags.contains(&tag)).map(|one| one.id).collect();
+        self.ledger.forgets(LITTER_MAKER);
+        Ok(repository.forget(&ids).await?)
+    }
+
+    async fn prune(&self) -> Result<(), Trouble> {
+        let repository = self.repository().await?;
+        let lock = Arc::new(repository.lock(LockKind::Exclusive).await?);
+        self.ledger.enters(self.client, LockKind::Exclusive);
+        let done = async {
+            let options = PruneOptions { unused_percent_max: 0.0, ..PruneOptions::default() };
+            let plan = repository.plan_prune(&options, &|_| {}).await?;
+            repository.prune(&lock, plan, &|_| {}).await
+        };
+        let done = done.await;
+        self.ledger.leaves(self.client);
+        lock.give_back().await?;
+        Ok(done.map(drop)?)
+    }
+
+    /// All that was promised before it began must be there while others work.
+    async fn read(&self) -> Result<(), Trouble> {
+        let promised = self.ledger.snapshot();
+        let repository = self.repository().await?;
+        for what in crate::rules::backups_are_whole(&repository, &promised, || self.ledger.snapshot()).await? {
+            self.ledger.violated(format!("client {} reads while others work: {what}", self.client));
+        }
+        let promised = self.ledger.snapshot();
+        let log = self.log().await?;
+        for what in crate::rules::log_is_whole(&log, &promised).await? {
+            self.ledger.violated(format!("client {} reads while others work: {what}", self.client));
+        }
+        Ok(())
+    }
+
+    async fn check(&self) -> Result<(), Trouble> {
+        let report = self.repository().await?.check(CheckOptions { read_data: true }, |_| {}).await?;
+        if !report.is_sound() {
+            self.ledger.violated(format!("client {} checks while others work: {:?}", self.client, report.errors));
+        }
+        Ok(())
+    }
+
+    async fn hold(&self, kind: LockKind) -> Result<(), Trouble> {
+        let repository = self.repository().await?;
+        let lock = repository.lock(kind).await?;
+        self.ledger.enters(self.client, kind);
+        let confirmed = lock.confirm().await;
+        self.ledger.leaves(self.client);
+        lock.release().await?;
+        Ok(confirmed?)
+    }
+}
+
+/// The tag that says whose snapshot it is.
+pub fn maker_tag(maker: u64) -> String {
+    format!("maker={maker}")
+}
+
+/// The files of the client with this number: one that the first backup has, one that all have, one of its own.
+pub fn files_of(maker: u64) -> Files {
+    let mut files = files_of_all();
+    files.insert("own/file".into(), noise(100 + maker, 900));
+    files
+}
+
+/// What every client puts.
+pub fn files_of_all() -> Files {
+    let mut files = files_of_first();
+    files.insert("shared/file".into(), noise(2, 1300));
+    files
+}
+
+/// What the first backup has.
+pub fn files_of_first() -> Files {
+    [("base/file".into(), noise(1, 600))].into()
+}
+
+/// More than is written through the page cache.
+pub fn files_large() -> Files {
+    [("large/file".into(), noise(3, 5 << 20))].into()
+}
+
+fn at(epoch: u64, offset: u64) -> Position {
+    Position { epoch, offset, label: format!("0/{offset:X}") }
+}
+
+/// The piece that starts here.
+pub fn piece(epoch: u64, start: u64) -> Segment {
+    let end = (start / PIECE_BYTES + 1) * PIECE_BYTES;
+    Segment {
+        start: at(epoch, start),
+        end: at(epoch, end),
+        follows: None,
+        first_commit: None,
+        last_commit: None,
+        file: format!("{epoch:08X}{:016X}", start / FILE_BYTES),
+        file_offset: start % FILE_BYTES,
+    }
+}
+
+/// What a server's log has from `from` to `to`: another one has other bytes.
+pub fn log_bytes(server: u64, epoch: u64, from: u64, to: u64) -> Vec<u8> {
+    let byte = |offset: u64| {
+        let word = (server << 32 ^ epoch << 16 ^ (offset / 8)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        word.to_le_bytes()[(offset % 8) as usize]
+    };
+    (from..to).map(byte).collect()
+}

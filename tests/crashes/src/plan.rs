@@ -1,0 +1,289 @@
+//! What happens next: the one place where a run's order, faults and crashes are decided.
+
+use crate::seed::Seed;
+use crate::world::{Fault, Glimpse, Medium, Request};
+use std::time::Duration;
+
+/// What a plan sees when it is asked.
+pub struct View<'a> {
+    /// The requests that wait, at least one.
+    pub waiting: &'a [Glimpse],
+    /// Requests that happened so far.
+    pub step: usize,
+}
+
+/// What happens next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// The request at this place happens.
+    Run {
+        /// Place among those that wait.
+        at: usize,
+        /// What goes wrong.
+        fault: Fault,
+        /// After how many further requests a late one arrives.
+        steps_late: usize,
+    },
+    /// The process ends before its request at this place happens, or while it is on its way.
+    Kill {
+        /// Place among those that wait.
+        at: usize,
+        /// After how many further requests it arrives all the same.
+        steps_late: Option<usize>,
+    },
+    /// The request happens, and its process ends before it hears of it.
+    RunAndKill {
+        /// Place among those that wait.
+        at: usize,
+    },
+    /// The power goes: for everybody.
+    CutPower {
+        /// The request at this place happens just before.
+        run: Option<usize>,
+        /// What of that which is not durable stays.
+        keeps: Luck,
+    },
+    /// Time passes.
+    Wait(Duration),
+    /// It leads nowhere new.
+    Abandon,
+}
+
+impl Decision {
+    /// The request at this place happens, and nothing goes wrong.
+    pub fn run(at: usize) -> Self {
+        Self::Run { at, fault: Fault::None, steps_late: 0 }
+    }
+}
+
+/// What a power cut leaves of changes that are not durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Luck {
+    /// Nothing.
+    None,
+    /// All.
+    All,
+    /// Each by chance.
+    Some(u64),
+}
+
+/// Decides.
+pub trait Plan {
+    /// What happens next.
+    fn next(&mut self, view: &View<'_>) -> Decision;
+}
+
+/// Whose request comes first, where nothing else decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// The first client's, as long as it has one.
+    First,
+    /// The last client's.
+    Last,
+    /// In turns.
+    Turns,
+}
+
+impl Order {
+    /// All of them.
+    pub const ALL: [Order; 3] = [Order::First, Order::Last, Order::Turns];
+
+    fn pick(self, waiting: &[Glimpse], last: Option<usize>) -> usize {
+        match self {
+            Self::First => 0,
+            Self::Last => {
+                let client = waiting[waiting.len() - 1].client;
+                waiting.iter().position(|glimpse| glimpse.client == client).unwrap_or(0)
+            }
+            Self::Turns => {
+                let next = waiting.iter().position(|glimpse| last.is_none_or(|last| glimpse.client > last));
+                next.unwrap_or(0)
+            }
+        }
+    }
+}
+
+/// How it ends at a crash point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crash {
+    /// The process that asks ends before its request happens; all others go on.
+    KillBefore,
+    /// It ends after its request happened, before it hears of it.
+    KillAfter,
+    /// It ends, and the request arrives five requests later.
+    KillLate,
+    /// The power goes before.
+    PowerBefore(Luck),
+    /// The power goes after.
+    PowerAfter(Luck),
+}
+
+impl Crash {
+    /// Those that make a difference on a medium.
+    pub fn all(medium: Medium) -> Vec<Crash> {
+        match medium {
+            // What was answered is durable, so for one that is alone a power cut is as a kill; for several it ends all.
+            Medium::Objects => vec![Self::KillBefore, Self::KillAfter, Self::KillLate, Self::PowerBefore(Luck::None)],
+            Medium::Folder => vec![
+                Self::KillBefore,
+                Self::KillAfter,
+                Self::PowerAfter(Luck::None),
+                Self::PowerAfter(Luck::All),
+                Self::PowerAfter(Luck::Some(1)),
+            ],
+        }
+    }
+}
+
+/// A crash at one request of an orderly run.
+pub struct CrashAt {
+    order: Order,
+    crash: Option<(usize, Crash)>,
+    last: Option<usize>,
+}
+
+impl CrashAt {
+    /// `crash` names the request by its number; nothing: it runs to its end.
+    pub fn new(order: Order, crash: Option<(usize, Crash)>) -> Self {
+        Self { order, crash, last: None }
+    }
+}
+
+impl Plan for CrashAt {
+    fn next(&mut self, view: &View<'_>) -> Decision {
+        let at = self.order.pick(view.waiting, self.last);
+        self.last = Some(view.waiting[at].client);
+        match self.crash {
+            Some((step, crash)) if step <= view.step => {
+                self.crash = None;
+                match crash {
+                    Crash::KillBefore => Decision::Kill { at, steps_late: None },
+                    Crash::KillLate => Decision::Kill { at, steps_late: Some(5) },
+                    Crash::KillAfter => Decision::RunAndKill { at },
+                    Crash::PowerBefore(keeps) => Decision::CutPower { run: None, keeps },
+                    Crash::PowerAfter(keeps) => Decision::CutPower { run: Some(at), keeps },
+                }
+            }
+            _ => Decision::run(at),
+        }
+    }
+}
+
+/// What a scenario's store may do to its clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Weather {
+    /// Requests may fail, before or after they happened, or happen late.
+    pub faults: bool,
+    /// Processes may be killed.
+    pub kills: bool,
+    /// Merged pieces of log may be torn though they are reported as whole: they are read back before anything relies
+    /// on them.
+    pub tears: bool,
+    /// Half an hour may pass between two requests.
+    pub naps: bool,
+}
+
+/// A run by chance.
+pub struct Chance {
+    seed: Seed,
+    weather: Weather,
+    medium: Medium,
+    /// Whoever has the highest number goes first; nothing: everybody has the same chance.
+    ranks: Option<Vec<u64>>,
+    /// When the ranks change: few switches find what many do not.
+    switches: Vec<usize>,
+    /// One in so many requests goes wrong; 0: none.
+    fault_rate: u64,
+    crashes: Vec<(usize, bool)>,
+    naps_left: usize,
+}
+
+impl Chance {
+    /// `steps` is about how many requests a run has.
+    pub fn new(seed: u64, weather: Weather, medium: Medium, clients: usize, steps: usize) -> Self {
+        let mut seed = Seed::new(seed);
+        let ranks = seed.one_in(2).then(|| (0..clients).map(|_| seed.next_u64()).collect());
+        let switches = (0..seed.below(4)).map(|_| seed.below(steps)).collect();
+        let fault_rate = match (weather.faults, seed.below(3)) {
+            (false, _) | (_, 0) => 0,
+            (_, 1) => 5,
+            _ => 20,
+        };
+        let mut crashes = Vec::new();
+        if weather.kills {
+            // One kill, one power cut, a kill and a power cut later, or none.
+            let kind = seed.below(4);
+            let first = seed.below(steps);
+            if kind & 1 == 1 {
+                crashes.push((first, false));
+            }
+            if kind & 2 == 2 {
+                crashes.push((first + seed.below(steps / 2 + 1), true));
+            }
+        }
+        let naps_left = if weather.naps { seed.below(3) } else { 0 };
+        Self { seed, weather, medium, ranks, switches, fault_rate, crashes, naps_left }
+    }
+
+    fn pick(&mut self, view: &View<'_>) -> usize {
+        let Some(ranks) = &mut self.ranks else { return self.seed.below(view.waiting.len()) };
+        while let Some(at) = self.switches.iter().position(|at| *at <= view.step) {
+            self.switches.swap_remove(at);
+            let client = self.seed.below(ranks.len());
+            ranks[client] = self.seed.next_u64();
+        }
+        let best = view.waiting.iter().map(|glimpse| glimpse.client).max_by_key(|client| ranks[*client]);
+        let theirs: Vec<usize> = (0..view.waiting.len()).filter(|at| Some(view.waiting[*at].client) == best).collect();
+        theirs[self.seed.below(theirs.len())]
+    }
+
+    fn fault(&mut self, request: &Request) -> Fault {
+        if self.weather.tears && matches!(request, Request::Put { key, .. } if is_merged(key)) && self.seed.one_in(4) {
+            return Fault::Torn;
+        }
+        if self.fault_rate == 0 || !self.seed.one_in(self.fault_rate) {
+            return Fault::None;
+        }
+        let late = self.medium == Medium::Objects && request.is_write();
+        match self.seed.below(3) {
+            0 => Fault::Refused,
+            1 if late => Fault::Late,
+            _ => Fault::Unheard,
+        }
+    }
+}
+
+/// Whether a key is that of a merged piece of log.
+pub(crate) fn is_merged(key: &str) -> bool {
+    key.starts_with("logs/") && key.rsplit('/').next().is_some_and(|name| name.matches('-').count() == 2)
+}
+
+impl Plan for Chance {
+    fn next(&mut self, view: &View<'_>) -> Decision {
+        if self.naps_left > 0 && self.seed.one_in(8) {
+            self.naps_left -= 1;
+            let long = if self.seed.one_in(2) { 1800 } else { 1 };
+            return Decision::Wait(Duration::from_secs(long));
+        }
+        let at = self.pick(view);
+        if let Some(crash) = self.crashes.iter().position(|(step, _)| *step <= view.step) {
+            let (_, power) = self.crashes.remove(crash);
+            let happens = self.seed.one_in(2);
+            let luck = match self.seed.below(4) {
+                0 => Luck::None,
+                1 => Luck::All,
+                _ => Luck::Some(self.seed.next_u64()),
+            };
+            return match (power, happens) {
+                (true, happens) => Decision::CutPower { run: happens.then_some(at), keeps: luck },
+                (false, true) => Decision::RunAndKill { at },
+                (false, false) => {
+                    let late = self.medium == Medium::Objects && self.seed.one_in(2);
+                    Decision::Kill { at, steps_late: late.then(|| 1 + self.seed.below(40)) }
+                }
+            };
+        }
+        let fault = self.fault(&view.waiting[at].request);
+        Decision::Run { at, fault, steps_late: 1 + self.seed.below(30) }
+    }
+}

@@ -1,0 +1,230 @@
+//! Who does what on which store: the table that everything is run from.
+
+use crate::job::{Job, LATER_SERVER, Surroundings};
+use crate::plan::Weather;
+use crate::rules;
+use crate::stage::Before;
+use backstay_repo::{LockKind, Password, Repository};
+use std::time::Duration;
+
+/// One row of the table.
+pub struct Scenario {
+    /// Its name.
+    pub name: &'static str,
+    /// What is there.
+    pub before: Before,
+    /// Who does what, each at once with all others.
+    pub jobs: &'static [Job],
+    /// What may go wrong when it runs by chance.
+    pub weather: Weather,
+    /// Names in one answer to a listing.
+    pub page: usize,
+    /// How long a new name may be missing in listings.
+    pub lag: Duration,
+    /// Whether every order of its requests is tried.
+    pub every_order: bool,
+    /// How much of what runs by chance it gets.
+    pub share: usize,
+}
+
+const CALM: Weather = Weather { faults: false, kills: false, tears: false, naps: false };
+const ROUGH: Weather = Weather { faults: true, kills: true, tears: false, naps: false };
+
+const PLAIN: Scenario = Scenario {
+    name: "",
+    before: Before::Used,
+    jobs: &[],
+    weather: ROUGH,
+    page: usize::MAX,
+    lag: Duration::ZERO,
+    every_order: false,
+    share: 2,
+};
+
+/// Longest that a listing may miss a name: the pause of a lock outlasts it.
+const LAG_MAX: Duration = Duration::from_millis(190);
+
+/// The table.
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario { name: "init", before: Before::Nothing, jobs: &[Job::Init], share: 1, ..PLAIN },
+    Scenario { name: "two-inits", before: Before::Nothing, jobs: &[Job::Init, Job::Init], share: 1, ..PLAIN },
+    Scenario { name: "backup", jobs: &[Job::Backup], share: 1, ..PLAIN },
+    Scenario { name: "first-backup", before: Before::Fresh, jobs: &[Job::Backup], share: 1, ..PLAIN },
+    Scenario { name: "two-backups", jobs: &[Job::Backup, Job::Backup], share: 3, ..PLAIN },
+    // The second one finds all it needs as soon as the first one's index is there.
+    Scenario { name: "backup-and-repeat", jobs: &[Job::Backup, Job::Repeat], share: 3, ..PLAIN },
+    Scenario { name: "backup-and-readers", jobs: &[Job::Backup, Job::Read, Job::Check], page: 2, ..PLAIN },
+    Scenario { name: "prune", before: Before::Littered, jobs: &[Job::Prune], share: 2, ..PLAIN },
+    Scenario { name: "forget-and-prune", before: Before::Littered, jobs: &[Job::Forget, Job::Prune], ..PLAIN },
+    Scenario {
+        name: "backup-and-prune",
+        before: Before::Littered,
+        jobs: &[Job::Backup, Job::Prune],
+        share: 3,
+        ..PLAIN
+    },
+    Scenario {
+        name: "two-backups-and-prune",
+        before: Before::Littered,
+        jobs: &[Job::Backup, Job::Repeat, Job::Prune],
+        share: 4,
+        ..PLAIN
+    },
+    Scenario {
+        name: "archive-and-prune",
+        before: Before::Littered,
+        jobs: &[Job::Archive { server: 0, pieces: 2 }, Job::Prune],
+        share: 1,
+        ..PLAIN
+    },
+    Scenario { name: "archive", jobs: &[Job::Archive { server: 0, pieces: 4 }], share: 1, ..PLAIN },
+    Scenario {
+        name: "first-archive",
+        before: Before::Fresh,
+        jobs: &[Job::Archive { server: 0, pieces: 3 }],
+        share: 1,
+        ..PLAIN
+    },
+    Scenario { name: "archive-and-backup", jobs: &[Job::Archive { server: 0, pieces: 3 }, Job::Backup], ..PLAIN },
+    // The same server's archiver, started again while the old one still runs.
+    Scenario {
+        name: "archive-again",
+        jobs: &[Job::Archive { server: 0, pieces: 3 }, Job::Archive { server: 0, pieces: 3 }],
+        ..PLAIN
+    },
+    Scenario {
+        name: "two-archivers",
+        jobs: &[Job::Archive { server: 0, pieces: 2 }, Job::Archive { server: 7, pieces: 2 }],
+        ..PLAIN
+    },
+    Scenario {
+        name: "two-promoted",
+        jobs: &[Job::Promote { server: 0, start: 1000 }, Job::Promote { server: 7, start: 930 }],
+        share: 4,
+        ..PLAIN
+    },
+    Scenario { name: "archive-and-compaction", jobs: &[Job::Archive { server: 0, pieces: 3 }, Job::Compact], ..PLAIN },
+    Scenario { name: "two-compactions", jobs: &[Job::Compact, Job::Compact], ..PLAIN },
+    // Merged pieces are read back before their parts go, so damage is found and nothing is lost.
+    Scenario {
+        name: "torn-compactions",
+        jobs: &[Job::Compact, Job::Compact, Job::Archive { server: 0, pieces: 1 }],
+        weather: Weather { tears: true, ..ROUGH },
+        ..PLAIN
+    },
+    Scenario {
+        name: "compaction-and-readers",
+        jobs: &[Job::Compact, Job::Read, Job::Archive { server: 0, pieces: 2 }],
+        page: 3,
+        share: 3,
+        ..PLAIN
+    },
+    Scenario {
+        name: "pages-while-merging",
+        jobs: &[Job::Compact, Job::Read],
+        weather: CALM,
+        page: 3,
+        share: 4,
+        ..PLAIN
+    },
+    Scenario {
+        name: "archivers-that-sleep",
+        jobs: &[
+            Job::Archive { server: 0, pieces: 3 },
+            Job::Archive { server: 7, pieces: 3 },
+            Job::Compact,
+            Job::Compact,
+        ],
+        weather: Weather { naps: true, ..ROUGH },
+        share: 4,
+        ..PLAIN
+    },
+    Scenario {
+        name: "writer-and-pruner-lock",
+        before: Before::Fresh,
+        jobs: &[Job::Hold(LockKind::Shared), Job::Hold(LockKind::Exclusive)],
+        every_order: true,
+        ..PLAIN
+    },
+    Scenario {
+        name: "two-pruners-lock",
+        before: Before::Fresh,
+        jobs: &[Job::Hold(LockKind::Exclusive), Job::Hold(LockKind::Exclusive)],
+        every_order: true,
+        ..PLAIN
+    },
+    Scenario {
+        name: "two-writers-and-pruner-lock",
+        before: Before::Fresh,
+        jobs: &[Job::Hold(LockKind::Shared), Job::Hold(LockKind::Exclusive), Job::Hold(LockKind::Shared)],
+        ..PLAIN
+    },
+    Scenario {
+        name: "locks-in-late-listings",
+        before: Before::Fresh,
+        jobs: &[Job::Hold(LockKind::Exclusive), Job::Hold(LockKind::Exclusive), Job::Hold(LockKind::Shared)],
+        weather: CALM,
+        lag: LAG_MAX,
+        ..PLAIN
+    },
+    Scenario {
+        name: "two-archivers-in-every-order",
+        jobs: &[Job::Archive { server: 0, pieces: 1 }, Job::Archive { server: 7, pieces: 1 }],
+        every_order: true,
+        share: 0,
+        ..PLAIN
+    },
+    Scenario {
+        name: "two-promoted-in-every-order",
+        jobs: &[Job::Promote { server: 0, start: 1000 }, Job::Promote { server: 7, start: 930 }],
+        every_order: true,
+        share: 0,
+        ..PLAIN
+    },
+];
+
+/// What somebody does afterwards, and what must hold then: they look, and may work on and look again.
+pub async fn aftermath(scenario: &Scenario, auditor: &Surroundings, works_on: bool) -> Vec<String> {
+    if scenario.before == Before::Nothing {
+        return after_init(auditor).await;
+    }
+    let mut broken = rules::all_hold(auditor).await;
+    if !broken.is_empty() || !works_on {
+        return broken;
+    }
+    let mut next = auditor.clone();
+    next.maker = 2_000;
+    for job in [Job::Prune, Job::Backup, Job::Archive { server: LATER_SERVER, pieces: 2 }] {
+        next.clone().run(job, false).await;
+    }
+    broken.extend(rules::all_hold(&next).await.into_iter().map(|what| format!("after working on: {what}")));
+    broken
+}
+
+/// A repository that somebody was told of opens with its password; where there is none one can be made, be it ten
+/// minutes later.
+async fn after_init(auditor: &Surroundings) -> Vec<String> {
+    let password = Password::new(crate::job::PASSWORD);
+    let promised = auditor.ledger.snapshot();
+    let repository = match Repository::open(auditor.store(), &password).await {
+        Ok(repository) => repository,
+        Err(error) if promised.initialised => return vec![format!("the new repository does not open: {error}")],
+        Err(_) => {
+            auditor.world.age(Duration::from_secs(700));
+            match Repository::init(
+                auditor.store(),
+                &password,
+                backstay_repo::InitOptions { kdf: backstay_repo::KdfCost::TRIVIAL },
+            )
+            .await
+            {
+                Ok(repository) => repository,
+                Err(error) => return vec![format!("no repository, and none can be made: {error}")],
+            }
+        }
+    };
+    let mut keys = auditor.clone();
+    keys.keys = crate::stage::Keys::of(&repository);
+    keys.clone().run(Job::Backup, false).await;
+    rules::all_hold(&keys).await
+}

@@ -1,0 +1,113 @@
+//! What is on the store before a scenario begins.
+
+use crate::job::{Job, Surroundings};
+use crate::ledger::{Ledger, Promises};
+use crate::world::{AUDITOR, Medium, Objects, World};
+use backstay_repo::{Id, InitOptions, KdfCost, Password, Repository, Unlocked};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
+
+/// What opens a repository.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    key_id: Id,
+    master_key: Arc<str>,
+}
+
+impl Keys {
+    /// In the form that a job gets it.
+    pub fn unlocked(&self) -> Unlocked {
+        Unlocked { key_id: self.key_id, master_key: self.master_key.to_string().into() }
+    }
+
+    /// Those of an open repository.
+    pub fn of(repository: &Repository) -> Self {
+        let unlocked = repository.unlocked();
+        Self { key_id: unlocked.key_id, master_key: unlocked.master_key.as_str().into() }
+    }
+}
+
+/// Which one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Before {
+    /// Nothing at all.
+    Nothing,
+    /// A repository without a log.
+    Fresh,
+    /// The same, a backup that may go, and what is left of one that was forgotten.
+    Littered,
+    /// A backup, and ten pieces of log from two hours ago.
+    Used,
+}
+
+/// A store as a scenario finds it.
+#[derive(Clone)]
+pub struct Stage {
+    /// What lies there.
+    pub objects: Objects,
+    /// What opens it.
+    pub keys: Keys,
+    /// What was promised.
+    pub promises: Promises,
+    /// When the scenario begins.
+    pub now: SystemTime,
+}
+
+/// Makers of the backups that are there before.
+pub const BASE_MAKER: u64 = 1_000;
+
+/// The maker of the backup that may go.
+pub const LITTER_MAKER: u64 = 1_001;
+
+/// The store that a scenario begins with. Made once.
+pub fn stage(before: Before) -> &'static Stage {
+    static STAGES: OnceLock<[Stage; 4]> = OnceLock::new();
+    let stages =
+        STAGES.get_or_init(|| [make(Before::Nothing), make(Before::Fresh), make(Before::Littered), make(Before::Used)]);
+    &stages[before as usize]
+}
+
+fn make(before: Before) -> Stage {
+    let runtime = runtime();
+    runtime.block_on(async {
+        let now = SystemTime::now();
+        let world = Arc::new(World::new(Medium::Objects, Objects::new(), 0, now));
+        let front = crate::front::Front::new(Arc::clone(&world), AUDITOR);
+        let store = backstay_repo::Store::from_object_store(Arc::new(front), "simulated");
+        let options = InitOptions { kdf: KdfCost::TRIVIAL };
+        let repository = Repository::init(store, &Password::new(crate::job::PASSWORD), options).await;
+        let keys = Keys::of(&repository.expect("a repository is made where nothing is"));
+        let ledger = Arc::new(Ledger::default());
+        if matches!(before, Before::Used | Before::Littered) {
+            let client = Surroundings {
+                client: AUDITOR,
+                maker: BASE_MAKER,
+                world: Arc::clone(&world),
+                folder: None,
+                keys: keys.clone(),
+                ledger: Arc::clone(&ledger),
+            };
+            if before == Before::Littered {
+                // Forgotten twice: the first one leaves packs that are used in part, or not at all.
+                for job in [Job::Backup, Job::Forget, Job::Backup] {
+                    Surroundings { maker: LITTER_MAKER, ..client.clone() }.run(job, false).await;
+                }
+            }
+            client.clone().run(Job::First, false).await;
+            client.run(Job::Archive { server: 0, pieces: 10 }, false).await;
+        }
+        let promises = ledger.snapshot();
+        assert!(promises.violations.is_empty(), "{:?}", promises.violations);
+        let mut objects = if before == Before::Nothing { Objects::new() } else { world.objects() };
+        for object in objects.values_mut() {
+            object.modified = now - Duration::from_secs(7200);
+        }
+        Stage { objects, keys, promises, now }
+    })
+}
+
+/// A runtime on one thread whose clock moves only when there is nothing else to do.
+pub fn runtime() -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_time().start_paused(true).build().expect("a runtime without I/O needs nothing")
+}

@@ -1,0 +1,205 @@
+//! Backups and log are dropped by policy while the server is written to and the archive runs, and everything that the
+//! policy keeps comes back; stock restic prunes, forgets and backs up beside it.
+
+use anyhow::{Context, Result, ensure};
+use backstay_tests::{
+    backstay::{Backstay, Backup, TARGET, position},
+    history::History,
+    ledger::{self, Ledger, Workload},
+    limits,
+    postgres::{Installation, Options, Postgres},
+    rehearsal::Rehearsal,
+    scratch::wait_for,
+    seed::Seed,
+    target::{Stop, Target},
+};
+use serde_json::Value;
+use std::time::Duration;
+
+/// Commits for a moment and sets a name; answers what was committed by then.
+fn write(server: &Postgres, seed: &mut Seed, name: &str) -> Result<Ledger> {
+    let load = Workload::start(server, 4, 200, seed)?;
+    std::thread::sleep(Duration::from_secs(2));
+    load.stop(server)?;
+    let ledger = Ledger::read(server)?;
+    server.sql(&format!("SELECT pg_create_restore_point('{name}')"))?;
+    server.sql("SELECT pg_switch_wal()")?;
+    Ok(ledger)
+}
+
+fn named(name: &str) -> Stop {
+    Stop { target: Target::Name(name.into()), inclusive: true }
+}
+
+/// Restores to `stop` and compares.
+fn restored(backstay: &Backstay, server: &Postgres, from: &Backup, stop: &Stop, expected: &Ledger) -> Result<()> {
+    // No history: what must be there was read when nothing was written.
+    let history = History { events: Vec::new(), timelines: Vec::new() };
+    let rehearsal = Rehearsal::new(backstay, &server.installation, &history, expected, from);
+    let restored = rehearsal.start(stop, &[])?;
+    Ledger::read(&restored.server)?
+        .must_equal(expected, &history)
+        .with_context(|| format!("{stop}\n{}", restored.server.log_tail()))
+}
+
+fn ids(value: &Value) -> Vec<&str> {
+    value.as_array().into_iter().flatten().filter_map(|one| one["id"].as_str()).collect()
+}
+
+/// Runs it again while somebody else holds a lock, as a schedule would.
+fn when_unlocked(backstay: &Backstay, arguments: &[&str]) -> Result<Value> {
+    wait_for("the repository to be unlocked", limits::COMMAND, || {
+        let outcome = backstay.run(arguments)?;
+        let locked = outcome.stderr.contains("the repository is locked");
+        ensure!(outcome.code == 0 || locked, "{arguments:?} ended with {}: {}", outcome.code, outcome.stderr);
+        Ok((outcome.code == 0).then_some(outcome.json))
+    })
+}
+
+#[test]
+fn what_the_window_needs_stays_and_comes_back_and_the_rest_is_freed() -> Result<()> {
+    let mut seed = Seed::from_env("retention");
+    let server = Postgres::create(&Installation::postgres_15()?, &Options { wal_segment_mb: 1, ..Options::default() })?;
+    ledger::create(&server, None)?;
+    let mut backstay = Backstay::in_folder(&server.address())?;
+    backstay.fails(&["forget", TARGET], 2, &["no retention policy", "keep-daily"])?;
+    let mut archive = backstay.archive()?;
+    server.wait_streaming("backstay")?;
+    let mut made = Vec::new();
+    for name in ["first", "second", "third", "fourth"] {
+        let backup = backstay.backup()?;
+        made.push((name, backup, write(&server, &mut seed, name)?));
+    }
+    backstay.wait_archived(&mut archive, server.flushed()?)?;
+
+    // The window starts inside the third backup's log.
+    let (_, third, _) = &made[2];
+    let window = backstay.ok(&["window", TARGET])?;
+    let end = jiff_seconds(&window[0]["to"]["time"])?;
+    let shown = backstay.ok(&["backups", "show", &third.id])?;
+    let seconds = (end - jiff_seconds(&shown["consistent-at"])?).max(1.0) - 0.5;
+    let policy = format!("pitr-window = \"{}ms\"", (seconds * 1000.0) as u64);
+    backstay.reconfigure(|config| config.limits.push(format!("[targets.{TARGET}.retention]\n{policy}")))?;
+
+    let pinned = &made[0].1;
+    backstay.ok(&["backups", "pin", &pinned.id, "--reason", "audit"])?;
+    let look = backstay.ok(&["forget", TARGET, "--dry-run"])?;
+    ensure!(backstay.ok(&["backups", TARGET])?.as_array().is_some_and(|all| all.len() == 4), "a look forgot");
+    let plan = backstay.ok(&["forget", TARGET])?;
+    ensure!(ids(&plan["kept"]) == ids(&look["kept"]) && ids(&plan["forgotten"]) == [&made[1].1.id], "{plan}\n{look}");
+    let reasons = plan["kept"].to_string();
+    ensure!(reasons.contains("audit") && reasons.contains("\"window\"") && reasons.contains("\"newest\""), "{plan}");
+
+    let size = || -> Result<u64> { folder_bytes(&backstay.repository()) };
+    let before = size()?;
+    let look = backstay.ok(&["prune", "main", "--dry-run"])?;
+    ensure!(size()? == before, "a look freed something");
+    let plan = backstay.ok(&["prune", "main"])?;
+    let (freed, told) = (before - size()?, plan["bytes-freed"].as_u64().context("bytes-freed")?);
+    ensure!(look["bytes-freed"] == plan["bytes-freed"] || told > 0, "{look}\n{plan}");
+    // New headers and an index take a little.
+    ensure!(freed + 64 * 1024 > told, "freed {freed}, told {told}");
+    ensure!(plan["logs"][0]["objects"].as_u64() > Some(0), "no log went: {plan}");
+    archive.must_run()?;
+    backstay.ok(&["repo", "check", "main", "--read-data"])?;
+
+    let last = write(&server, &mut seed, "after the prune")?;
+    backstay.wait_archived(&mut archive, server.flushed()?)?;
+    archive.stop()?;
+    let (_, fourth, of_fourth) = &made[3];
+    restored(&backstay, &server, third, &named("third"), &made[2].2)?;
+    restored(&backstay, &server, third, &named("fourth"), of_fourth)?;
+    restored(&backstay, &server, fourth, &named("after the prune"), &last)?;
+    // The pinned one is a restore point of its own.
+    let into = backstay.scratch().join("pinned");
+    backstay.restore(&into, &["--to".into(), "backup-end".into(), "--backup".into(), pinned.id.clone()])?;
+    let across = backstay.scratch().join("across").display().to_string();
+    let back = ["restore", TARGET, "--into", &across, "--to", "name:first", "--backup", &pinned.id];
+    backstay.fails(&back, 4, &[])?;
+    let (sound, text) = backstay.restic().attempt(&["check"])?;
+    ensure!(sound && !text.contains("not referenced"), "{text}");
+    backstay.finish()
+}
+
+/// An RFC 3339 time as seconds since 1970.
+fn jiff_seconds(time: &Value) -> Result<f64> {
+    let text = time.as_str().with_context(|| format!("no time: {time}"))?;
+    Ok(text.parse::<jiff::Timestamp>()?.as_microsecond() as f64 / 1e6)
+}
+
+fn folder_bytes(folder: &std::path::Path) -> Result<u64> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let is_folder = entry.file_type()?.is_dir();
+        // An archiver's object may be merged away while we look.
+        bytes += if is_folder { folder_bytes(&entry.path())? } else { entry.metadata().map_or(0, |there| there.len()) };
+    }
+    Ok(bytes)
+}
+
+#[test]
+fn writers_an_archive_prunes_and_stock_restic_work_on_one_repository_at_once() -> Result<()> {
+    let mut seed = Seed::from_env("together");
+    let server = Postgres::create(&Installation::postgres_15()?, &Options { wal_segment_mb: 1, ..Options::default() })?;
+    ledger::create(&server, None)?;
+    let backstay = Backstay::in_folder(&server.address())?;
+    let mut archive = backstay.archive()?;
+    server.wait_streaming("backstay")?;
+    let load = Workload::start(&server, 4, 200, &mut seed)?;
+    let theirs = backstay.scratch().folder("theirs")?;
+    backstay_tests::account::write(&theirs.join("file"), &"theirs ".repeat(100_000))?;
+    let theirs = theirs.display().to_string();
+    let backup = || {
+        Ok::<_, anyhow::Error>(
+            when_unlocked(&backstay, &["backup", TARGET])?["id"].as_str().unwrap_or_default().to_owned(),
+        )
+    };
+    let mut last = (String::new(), String::new());
+    for _ in 0..3 {
+        // Two writers and both programs' prunes and forgets, all at once.
+        last = std::thread::scope(|scope| -> Result<(String, String)> {
+            let first = scope.spawn(backup);
+            let second = scope.spawn(backup);
+            let others = scope.spawn(|| -> Result<()> {
+                when_unlocked(&backstay, &["forget", TARGET, "--keep-last", "2"])?;
+                when_unlocked(&backstay, &["prune", "main"])?;
+                Ok(())
+            });
+            let restic = scope.spawn(|| -> Result<()> {
+                backstay.restic().when_unlocked(&["backup", &theirs])?;
+                backstay.restic().when_unlocked(&["forget", "--path", &theirs, "--keep-last", "1"])?;
+                backstay.restic().when_unlocked(&["prune"])?;
+                Ok(())
+            });
+            let ended =
+                |what: std::thread::Result<Result<()>>| what.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            ended(others.join()).context("forget and prune")?;
+            ended(restic.join()).context("stock restic")?;
+            let id = |what: std::thread::Result<Result<String>>| {
+                what.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            };
+            Ok((id(first.join()).context("a backup")?, id(second.join()).context("a backup")?))
+        })?;
+    }
+    load.stop(&server)?;
+    let expected = Ledger::read(&server)?;
+    backstay.wait_archived(&mut archive, server.flushed()?)?;
+    archive.stop()?;
+    when_unlocked(&backstay, &["forget", TARGET, "--keep-last", "2"])?;
+    when_unlocked(&backstay, &["prune", "main", "--max-unused", "0"])?;
+    let left = backstay.ok(&["backups", TARGET])?;
+    let left = ids(&left);
+    ensure!(left.len() == 2 && left.contains(&last.0.as_str()) && left.contains(&last.1.as_str()), "{left:?} {last:?}");
+    ensure!(backstay.restic().snapshots()?.len() == 3, "restic's own backup is gone");
+    backstay.ok(&["repo", "check", "main", "--read-data"])?;
+    for id in left {
+        let shown = backstay.ok(&["backups", "show", id])?;
+        ensure!(position(&shown["end"])?.0 > 0, "{shown}");
+        let into = backstay.scratch().join(format!("to-{id}")).display().to_string();
+        backstay.ok(&["restore", TARGET, "--into", &into, "--backup", id, "--to", "latest"])?;
+    }
+    let newest = backstay.backup()?;
+    restored(&backstay, &server, &newest, &Stop::latest(), &expected)?;
+    backstay.finish()
+}
