@@ -4,8 +4,8 @@
 
 use crate::crypto::SEAL_OVERHEAD;
 use crate::limits::{BLOB_BYTES_MAX, LOADS_MAX};
+use crate::marks::Marks;
 use crate::pack::{BlobKind, PackedBlob};
-use crate::prune::Usage;
 use crate::{Id, MasterKey, RepoError, Result, Store, document};
 use futures::{StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
@@ -193,16 +193,16 @@ impl Index {
     }
 
     /// The used blobs that readers find in these packs, by pack and in the order of their offsets.
-    pub(crate) fn used_in(&self, packs: &BTreeSet<Id>, usage: &Usage) -> BTreeMap<Id, Vec<Place>> {
-        let mut used: BTreeMap<Id, Vec<Place>> = BTreeMap::new();
+    pub(crate) fn used_in(&self, packs: &BTreeSet<Id>, used: &Marks) -> BTreeMap<Id, Vec<Place>> {
+        let mut found: BTreeMap<Id, Vec<Place>> = BTreeMap::new();
         for (number, place) in self.places.iter().enumerate() {
             let pack = self.pack(place.pack);
-            if usage.is_used(number as u32) && packs.contains(&pack) {
-                used.entry(pack).or_default().push(*place);
+            if used.has(number as u32) && packs.contains(&pack) {
+                found.entry(pack).or_default().push(*place);
             }
         }
-        used.values_mut().for_each(|places| places.sort_by_key(|place| place.blob.offset));
-        used
+        found.values_mut().for_each(|places| places.sort_by_key(|place| place.blob.offset));
+        found
     }
 
     /// How many different blobs it knows.

@@ -147,11 +147,13 @@ pub(crate) fn run(args: &PruneArgs, context: &Context) -> Result<()> {
 async fn plan_logs(repository: &Repository, config: &Config) -> Result<Vec<LogView>> {
     let now = Timestamp::from(SystemTime::now());
     let mut logs = Vec::new();
+    // Backups first: the log that is listed later reaches at least as far. All at once: each has its manifest read.
+    let all = backstay_pipeline::catalog::entries(repository, None).await?;
     for target in LogChain::targets(repository.store()).await? {
         let known = config.targets.get(&target).and_then(|target| target.retention.clone());
         let policy = known.unwrap_or_default();
-        // Backups first: the log that is listed later reaches at least as far.
-        let backups = backstay_pipeline::catalog::backups(repository, &target).await?;
+        let of_target = all.iter().filter(|entry| entry.backup.manifest.target == target);
+        let backups: Vec<_> = of_target.map(|entry| entry.backup.clone()).collect();
         let log = open_log(repository, &target).await?;
         let confirmed = log.confirmed().await?;
         let records =

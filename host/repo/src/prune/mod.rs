@@ -15,7 +15,6 @@ mod plan;
 mod usage;
 
 pub use plan::{PruneOptions, PrunePlan, Repack};
-pub(crate) use usage::Usage;
 
 use crate::lock::{Lock, LockKind};
 use crate::{RepoError, RepoErrorKind, Repository, Result};

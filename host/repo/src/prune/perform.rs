@@ -8,7 +8,7 @@ use crate::lock::Lock;
 use crate::pack::PackedBlob;
 use crate::read::fetch::{Reads, get, open_all};
 use crate::write::packer::Packer;
-use crate::{Id, RepoError, RepoErrorKind, Repository, Result, document};
+use crate::{Id, RepoError, Repository, Result, document};
 use futures::{StreamExt, TryStreamExt};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -44,9 +44,8 @@ async fn repack(
     let (store, key) = (repository.store().clone(), Arc::clone(repository.shared_key()));
     // It knows no blob: all that is used is to be written anew.
     let packer = Arc::new(Packer::new(store, key, Arc::clone(lock), Arc::default(), PACK_BYTES));
-    let usage = plan.usage.clone().ok_or_else(|| RepoError::new(RepoErrorKind::Internal, "the plan has no usage"))?;
     let wanted: BTreeSet<Id> = plan.repack.iter().map(|repack| repack.pack).collect();
-    let mut lists = plan.index.used_in(&wanted, &usage);
+    let mut lists = plan.index.used_in(&wanted, &plan.used);
     let packs_total = plan.repack.len() as u64;
     let work = plan.repack.iter().map(|repack| {
         let blobs = lists.remove(&repack.pack).unwrap_or_default();

@@ -1,9 +1,10 @@
 //! What a prune would do.
 
 use super::PruneProgress;
-use super::usage::Usage;
+use super::usage::used;
 use crate::index::{Index, IndexFile, load_file};
 use crate::limits::{INDEX_BLOBS_MAX, LOADS_MAX, SMALL_INDEX_FILES_MAX, SMALL_PACK_BYTES, SMALL_PACKS_MAX};
+use crate::marks::Marks;
 use crate::pack::{BlobKind, pack_bytes};
 use crate::{Id, RepoError, RepoErrorKind, Repository, Result, snapshot};
 use futures::{StreamExt, TryStreamExt};
@@ -67,7 +68,7 @@ pub struct PrunePlan {
     #[serde(skip)]
     pub(super) index: Arc<Index>,
     #[serde(skip)]
-    pub(super) usage: Option<Arc<Usage>>,
+    pub(super) used: Arc<Marks>,
 }
 
 impl PrunePlan {
@@ -99,12 +100,6 @@ impl PrunePlan {
     }
 }
 
-impl std::fmt::Debug for Usage {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Usage(…)")
-    }
-}
-
 /// What is known of a pack that an index file names.
 #[derive(Clone, Copy, Default)]
 struct PackUse {
@@ -123,7 +118,7 @@ pub(super) async fn plan(
     // Snapshots before the index, the index before the packs: what is named later is there.
     let snapshots = snapshot::load_every(repository.store(), repository.master_key()).await?;
     let index = repository.load_index().await?;
-    let usage = Usage::of(repository, &index, &snapshots, progress).await.map_err(|error| match error.kind() {
+    let used = used(repository, &index, &snapshots, progress).await.map_err(|error| match error.kind() {
         RepoErrorKind::Damaged => RepoError::new(RepoErrorKind::Damaged, "failed to tell what may go")
             .because(error)
             .advise("nothing was removed; see `repo check`, then `repo repair`"),
@@ -138,13 +133,13 @@ pub(super) async fn plan(
             there.insert(id, object.bytes);
         }
     }
-    let (packs, files) = pack_uses(repository, &index, &usage, &there).await?;
+    let (packs, files) = pack_uses(repository, &index, &used, &there).await?;
     plan.unreferenced =
         there.iter().filter(|(id, _)| !packs.contains_key(id)).map(|(id, bytes)| (*id, *bytes)).collect();
     sort_packs(&mut plan, options, &packs);
     let gone = plan.gone();
     plan.index_files = stale_files(&files, &gone);
-    (plan.index, plan.usage) = (index, Some(Arc::new(usage)));
+    (plan.index, plan.used) = (index, Arc::new(used));
     Ok(plan)
 }
 
@@ -159,7 +154,7 @@ struct FileUse {
 async fn pack_uses(
     repository: &Repository,
     index: &Arc<Index>,
-    usage: &Usage,
+    used: &Marks,
     there: &HashMap<Id, u64>,
 ) -> Result<(HashMap<Id, PackUse>, Vec<FileUse>)> {
     let (store, key) = (repository.store(), repository.shared_key());
@@ -172,7 +167,7 @@ async fn pack_uses(
     while let Some((id, file)) = loads.try_next().await? {
         let blobs = file.packs.iter().map(|pack| pack.blobs.len()).sum();
         files.push(FileUse { id, packs: file.packs.iter().map(|pack| pack.id).collect(), blobs });
-        count(&mut packs, file, index, usage, there)?;
+        count(&mut packs, file, index, used, there)?;
     }
     Ok((packs, files))
 }
@@ -181,18 +176,18 @@ fn count(
     packs: &mut HashMap<Id, PackUse>,
     file: IndexFile,
     index: &Index,
-    usage: &Usage,
+    used: &Marks,
     there: &HashMap<Id, u64>,
 ) -> Result<()> {
     for pack in file.packs {
         let blobs = pack.packed();
         let bytes = there.get(&pack.id).copied();
-        let used = blobs.iter().filter(|blob| {
-            let number = index.number_of(blob.kind, &blob.id).ok().filter(|number| usage.is_used(*number));
+        let in_use = blobs.iter().filter(|blob| {
+            let number = index.number_of(blob.kind, &blob.id).ok().filter(|number| used.has(*number));
             // Of a blob that lies in several packs only one counts: the one that readers take.
             number.is_some_and(|number| index.pack(index.place(number).pack) == pack.id)
         });
-        let used_bytes: u64 = used.map(|blob| u64::from(blob.length)).sum();
+        let used_bytes: u64 = in_use.map(|blob| u64::from(blob.length)).sum();
         let unused_bytes = blobs.iter().map(|blob| u64::from(blob.length)).sum::<u64>() - used_bytes;
         let problem = match bytes {
             None if used_bytes > 0 => Some("it is missing"),
