@@ -238,8 +238,8 @@ impl<'a> Planning<'a> {
                 Ok(()) => {}
                 Err(error) if error.kind() == RepoErrorKind::Damaged => {
                     // Others may need the same.
-                    blobs.iter().for_each(|number| self.taken.clear(*number));
-                    trees.iter().for_each(|number| self.seen.clear(*number));
+                    blobs.iter().for_each(|number| self.taken.clear(*number as usize));
+                    trees.iter().for_each(|number| self.seen.clear(*number as usize));
                     self.plan.damaged.push(DamagedFile { object: snapshot.id.to_string(), why: error.to_string() });
                     continue;
                 }
@@ -263,7 +263,7 @@ impl<'a> Planning<'a> {
             let mut some = Vec::new();
             for id in ahead.split_off(ahead.len().saturating_sub(LOADS_MAX)) {
                 let number = index.number_of(BlobKind::Tree, &id)?;
-                if self.seen.mark(number) {
+                if self.seen.mark(number as usize) {
                     trees.push(number);
                     some.push(id);
                     self.take(BlobKind::Tree, &id, number, blobs);
@@ -283,8 +283,8 @@ impl<'a> Planning<'a> {
     }
 
     fn take(&mut self, kind: BlobKind, id: &Id, number: u32, blobs: &mut Vec<u32>) {
-        if !self.taken.has(number) && self.to_index.find(kind, id).is_none() {
-            self.taken.mark(number);
+        if !self.taken.has(number as usize) && self.to_index.find(kind, id).is_none() {
+            self.taken.mark(number as usize);
             blobs.push(number);
         }
     }
@@ -361,7 +361,7 @@ impl Copying<'_> {
                         self.report.blobs += numbers.len() as u64;
                         self.report.bytes += bytes;
                         for number in numbers {
-                            self.sent.mark(number);
+                            self.sent.mark(number as usize);
                         }
                         (self.progress)(self.report.bytes, self.total);
                         failed = failed.or(lost);
@@ -381,7 +381,7 @@ impl Copying<'_> {
     async fn expect_all(&self, root: Id) -> Result<()> {
         let expect = |kind, id: &Id| {
             let number = self.from_index.number_of(kind, id)?;
-            match self.sent.has(number) || self.to_index.find(kind, id).is_some() {
+            match self.sent.has(number as usize) || self.to_index.find(kind, id).is_some() {
                 true => Ok(()),
                 false => Err(RepoError::damaged(format!("blob {id}"), "it could not be read")),
             }

@@ -197,7 +197,7 @@ impl Index {
         let mut found: BTreeMap<Id, Vec<Place>> = BTreeMap::new();
         for (number, place) in self.places.iter().enumerate() {
             let pack = self.pack(place.pack);
-            if used.has(number as u32) && packs.contains(&pack) {
+            if used.has(number) && packs.contains(&pack) {
                 found.entry(pack).or_default().push(*place);
             }
         }

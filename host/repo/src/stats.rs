@@ -178,10 +178,10 @@ impl Counter<'_> {
             usage.plain_bytes += u64::from(place.blob.plain_length());
             usage.stored_bytes += u64::from(place.blob.length);
         };
-        if self.used.mark(number) {
+        if self.used.mark(number as usize) {
             count(&mut self.stats.all);
         }
-        let fresh = self.marks[group].mark(number);
+        let fresh = self.marks[group].mark(number as usize);
         if fresh {
             count(&mut self.stats.groups[group]);
         }
@@ -209,10 +209,10 @@ impl Counter<'_> {
         for number in 0..index.packs() as u32 {
             indexed.insert(index.pack(number));
         }
-        for number in (0..index.len() as u32).filter(|number| self.used.has(*number)) {
+        for number in (0..index.len() as u32).filter(|number| self.used.has(*number as usize)) {
             let place = index.place(number);
             needed += u64::from(place.blob.length) + place.blob.header_bytes() as u64;
-            if packs_used.mark(place.pack) {
+            if packs_used.mark(place.pack as usize) {
                 needed += PACK_FRAME_BYTES;
             }
         }

@@ -1,10 +1,10 @@
 //! What was found damaged, by the blobs that backups are made of.
 
-use super::bits::Bits;
 use super::report::{Affected, CheckReport};
 use crate::Id;
 use crate::index::Index;
 use crate::limits::CAUSES_LISTED_MAX;
+use crate::marks::Marks;
 use crate::pack::{BlobKind, PackedBlob};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -14,7 +14,7 @@ use std::sync::Arc;
 pub(super) struct Damage {
     index: Arc<Index>,
     /// Blobs, by their number in the index, that do not open.
-    blobs: Bits,
+    blobs: Marks,
     /// The problem of a pack: its blobs' too.
     packs: HashMap<Id, Told>,
     /// The problem of a tree that opens and makes no sense, by its number in the index.
@@ -52,7 +52,7 @@ impl Told {
 
 impl Damage {
     pub(super) fn new(index: Arc<Index>) -> Self {
-        let blobs = Bits::new(index.len());
+        let blobs = Marks::none(index.len());
         Self { index, blobs, packs: HashMap::new(), trees: HashMap::new(), unindexed: None }
     }
 
@@ -73,7 +73,7 @@ impl Damage {
         let Some(number) = self.index.position(blob.kind, &blob.id) else { return };
         let place = self.index.place_at(number);
         if self.index.pack(place.pack) == pack && place.blob.offset == blob.offset {
-            self.blobs.add(number);
+            self.blobs.mark(number);
         }
     }
 

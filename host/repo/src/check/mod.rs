@@ -11,7 +11,6 @@
 //! What is damaged is told together with the backups that need it. For that the trees of the backups are walked once
 //! more, each backup by itself; memory does not grow with what they hold: a few bits for each blob of the index.
 
-mod bits;
 mod damage;
 mod needed;
 mod packs;

@@ -3,12 +3,12 @@
 //! Each backup is walked by itself, with one bit for every blob of the index. Trees below which nothing is damaged are
 //! looked at once: where all is well but for a few backups, this costs little more than the walk before.
 
-use super::bits::Bits;
 use super::damage::Damage;
 use super::report::CheckReport;
 use super::trees::{Looked, look};
 use crate::index::Index;
 use crate::limits::LOADS_MAX;
+use crate::marks::Marks;
 use crate::pack::BlobKind;
 use crate::snapshot::Snapshot;
 use crate::tree::NodeKind;
@@ -29,9 +29,9 @@ pub(super) async fn tell(
     let mut walk = Walk {
         index,
         damage,
-        seen: Bits::new(index.len()),
-        sound: Bits::new(index.len()),
-        met: Bits::new(report.errors.len()),
+        seen: Marks::none(index.len()),
+        sound: Marks::none(index.len()),
+        met: Marks::none(report.errors.len()),
         ahead: Vec::new(),
     };
     for snapshot in snapshots {
@@ -47,19 +47,19 @@ struct Walk<'a> {
     index: &'a Index,
     damage: &'a Damage,
     /// Blobs of this backup.
-    seen: Bits,
+    seen: Marks,
     /// Trees of other backups below which nothing is damaged.
-    sound: Bits,
+    sound: Marks,
     /// Problems that this backup meets.
-    met: Bits,
+    met: Marks,
     /// Trees to be looked at.
     ahead: Vec<usize>,
 }
 
 impl Walk<'_> {
     async fn run(&mut self, repository: &Repository, root: &Id) -> Result<()> {
-        self.seen.clear();
-        self.met.clear();
+        self.seen.clear_all();
+        self.met.clear_all();
         let mut any = self.meet(BlobKind::Tree, root);
         while !self.ahead.is_empty() {
             let some = self.ahead.split_off(self.ahead.len().saturating_sub(LOADS_MAX));
@@ -98,16 +98,16 @@ impl Walk<'_> {
     fn meet(&mut self, kind: BlobKind, id: &Id) -> bool {
         let Some(number) = self.index.position(kind, id) else {
             if let Some(problem) = self.damage.problem_of_unindexed() {
-                self.met.add(problem);
+                self.met.mark(problem);
             }
             return true;
         };
-        if self.sound.has(number) || !self.seen.add(number) {
+        if self.sound.has(number) || !self.seen.mark(number) {
             return false;
         }
         let (mut any, met) = (self.damage.has(number), &mut self.met);
         for problem in self.damage.problems_of(number) {
-            met.add(problem);
+            met.mark(problem);
             any = true;
         }
         if kind == BlobKind::Tree && !self.damage.has(number) {

@@ -1,11 +1,11 @@
 //! Trees: can all of them be walked, and is all that they name there.
 
-use super::bits::Bits;
 use super::damage::Damage;
 use super::report::CheckReport;
 use crate::aligned::AlignedBuffer;
 use crate::index::Index;
 use crate::limits::LOADS_MAX;
+use crate::marks::Marks;
 use crate::pack::BlobKind;
 use crate::read::fetch::{get, own};
 use crate::snapshot::Snapshot;
@@ -60,7 +60,7 @@ pub(super) async fn check(
     report: &mut CheckReport,
     damage: &mut Damage,
 ) -> Result<()> {
-    let mut walk = Walk { index, seen: Bits::new(index.len()), ahead: Vec::new() };
+    let mut walk = Walk { index, seen: Marks::none(index.len()), ahead: Vec::new() };
     snapshots.iter().for_each(|snapshot| walk.go_to(&snapshot.tree, report, damage));
     while !walk.ahead.is_empty() {
         let some = walk.ahead.split_off(walk.ahead.len().saturating_sub(LOADS_MAX));
@@ -88,7 +88,7 @@ pub(super) async fn check(
 
 struct Walk<'a> {
     index: &'a Index,
-    seen: Bits,
+    seen: Marks,
     /// Trees to be looked at.
     ahead: Vec<usize>,
 }
@@ -99,7 +99,7 @@ impl Walk<'_> {
             None => damage.unindexed(report, BlobKind::Tree, tree),
             Some(number) => {
                 // What is known not to open needs no second look.
-                if self.seen.add(number) && !damage.has(number) {
+                if self.seen.mark(number) && !damage.has(number) {
                     self.ahead.push(number);
                 }
             }

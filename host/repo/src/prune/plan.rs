@@ -183,7 +183,7 @@ fn count(
         let blobs = pack.packed();
         let bytes = there.get(&pack.id).copied();
         let in_use = blobs.iter().filter(|blob| {
-            let number = index.number_of(blob.kind, &blob.id).ok().filter(|number| used.has(*number));
+            let number = index.number_of(blob.kind, &blob.id).ok().filter(|number| used.has(*number as usize));
             // Of a blob that lies in several packs only one counts: the one that readers take.
             number.is_some_and(|number| index.pack(index.place(number).pack) == pack.id)
         });

@@ -24,7 +24,7 @@ pub(super) async fn used(
     let mut ahead: Vec<Id> = Vec::new();
     for snapshot in snapshots {
         let number = index.number_of(BlobKind::Tree, &snapshot.tree).map_err(|error| named(snapshot, error))?;
-        if used.mark(number) {
+        if used.mark(number as usize) {
             ahead.push(snapshot.tree);
         }
     }
@@ -36,12 +36,12 @@ pub(super) async fn used(
             trees += 1;
             progress(PruneProgress::Marking { trees });
             for folder in &references.folders {
-                if used.mark(index.number_of(BlobKind::Tree, &folder.subtree)?) {
+                if used.mark(index.number_of(BlobKind::Tree, &folder.subtree)? as usize) {
                     ahead.push(folder.subtree);
                 }
             }
             for blob in references.files.iter().flat_map(|file| &file.content) {
-                used.mark(index.number_of(BlobKind::Data, blob)?);
+                used.mark(index.number_of(BlobKind::Data, blob)? as usize);
             }
         }
     }

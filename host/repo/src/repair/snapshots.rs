@@ -86,7 +86,7 @@ struct Bad {
 impl Bad {
     fn has(&self, place: Place) -> bool {
         let end = u64::from(place.blob.offset) + u64::from(place.blob.length);
-        self.packs.has(place.pack)
+        self.packs.has(place.pack as usize)
             || self.sizes.get(place.pack as usize).is_none_or(|bytes| *bytes < end)
             || self.blobs.contains(&(place.pack, place.blob.offset))
     }
@@ -204,7 +204,7 @@ async fn look(
         let bytes = there.get(&index.pack(number)).copied();
         bad.sizes.push(bytes.unwrap_or(0));
         if bytes.is_none() {
-            bad.packs.mark(number);
+            bad.packs.mark(number as usize);
         }
     }
     if !read_data {
