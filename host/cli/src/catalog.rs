@@ -28,6 +28,20 @@ pub(crate) struct Catalog {
     pub(crate) confirmed: Option<Confirmed>,
 }
 
+impl Catalog {
+    /// Reads what an open repository has of a target.
+    pub(crate) async fn of(
+        name: &RepositoryName,
+        open: &backstay_repo::Repository,
+        target: &TargetName,
+    ) -> Result<Self> {
+        // Backups first: the log that is listed later reaches at least as far.
+        let records = list(name, open, Some(target)).await?;
+        let log = open_log(open, target).await?;
+        Ok(Self { records, confirmed: log.confirmed().await?, chain: log.chain().clone() })
+    }
+}
+
 /// What a check found.
 pub(crate) struct Checked {
     /// What is damaged or missing.
@@ -68,10 +82,7 @@ impl Context {
         let target = config.target(target)?;
         self.block_on(async {
             let Home { repository, open, .. } = home(&config, target).await?;
-            // Backups first: the log that is listed later reaches at least as far.
-            let records = list(&repository.name, &open, Some(&target.name)).await?;
-            let log = open_log(&open, &target.name).await?;
-            Ok(Catalog { records, confirmed: log.confirmed().await?, chain: log.chain().clone() })
+            Catalog::of(&repository.name, &open, &target.name).await
         })
     }
 

@@ -1,7 +1,7 @@
 //! `backstay forget`: drops backups by policy.
 
 use crate::{
-    catalog,
+    catalog::{self, Catalog},
     command::backups,
     config::{Config, Target},
     context::Context,
@@ -12,8 +12,7 @@ use backstay_core::{
     Backup, BackupId, Chain, Confirmed, ForgetPlan, KeepReason, LogNeed, Period, Records, RetentionPolicy, TargetName,
     Timestamp, Window, plan_forget, plan_forget_named, windows,
 };
-use backstay_pipeline::{FailureKind, repository::open_log};
-use backstay_repo::Repository;
+use backstay_pipeline::FailureKind;
 use serde::Serialize;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -94,23 +93,6 @@ impl PolicyArgs {
     }
 }
 
-/// What is known of a target when its plan is made.
-struct Holdings {
-    backups: Vec<Backup>,
-    chain: Chain,
-    confirmed: Option<Confirmed>,
-}
-
-impl Holdings {
-    /// Of one target, in an open repository.
-    async fn of(repository: &Repository, target: &TargetName) -> Result<Self> {
-        // Backups first: the log that is listed later reaches at least as far.
-        let backups = backstay_pipeline::catalog::backups(repository, target).await?;
-        let log = open_log(repository, target).await?;
-        Ok(Self { backups, confirmed: log.confirmed().await?, chain: log.chain().clone() })
-    }
-}
-
 /// A plan as `--json` shows it.
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -159,11 +141,15 @@ pub(crate) fn run(args: &ForgetArgs, context: &Context) -> Result<()> {
     let now = Timestamp::from(SystemTime::now());
     context.block_on(async {
         let open = catalog::open(repository).await?;
-        let holdings = Holdings::of(&open, &target.name).await?;
-        let Holdings { backups, chain, confirmed } = &holdings;
-        let records = Records { target: &target.name, backups, chain, confirmed: confirmed.as_ref(), now };
-        let pins: BTreeMap<BackupId, String> =
-            open.pins().await?.into_iter().map(|(id, pin)| (id, pin.reason)).collect();
+        let known = Catalog::of(&repository.name, &open, &target.name).await?;
+        let pins: BTreeMap<BackupId, String> = known
+            .records
+            .iter()
+            .filter_map(|record| Some((record.backup.id.clone(), record.pinned.clone()?)))
+            .collect();
+        let backups: Vec<Backup> = known.records.into_iter().map(|record| record.backup).collect();
+        let (chain, confirmed) = (&known.chain, known.confirmed.as_ref());
+        let records = Records { target: &target.name, backups: &backups, chain, confirmed, now };
         let plan = match named.is_empty() {
             true => plan_forget(records, &policy, &pins),
             false => plan_forget_named(records, &policy, &pins, &named).map_err(|needed| {
@@ -186,7 +172,7 @@ pub(crate) fn run(args: &ForgetArgs, context: &Context) -> Result<()> {
                 .collect(),
             forgotten: plan.forgotten().map(BackupView::of).collect(),
             log: &plan.log,
-            windows: left(&plan, &holdings),
+            windows: left(&plan, chain, confirmed),
         };
         context.output().result(&view, page(args, &plan, &view, repository.name.as_str()))
     })
@@ -208,10 +194,9 @@ fn policy(args: &ForgetArgs, target: &Target, config: &Config) -> Result<Retenti
 }
 
 /// The windows that are left when the log that is needed no more is gone as well.
-fn left(plan: &ForgetPlan, holdings: &Holdings) -> Vec<Window> {
+fn left(plan: &ForgetPlan, chain: &Chain, confirmed: Option<&Confirmed>) -> Vec<Window> {
     let kept: Vec<Backup> = plan.kept().cloned().collect();
-    let chain = holdings.chain.without(&plan.log.superfluous(&holdings.chain));
-    windows(&kept, &chain, holdings.confirmed.as_ref())
+    windows(&kept, &chain.without(&plan.log.superfluous(chain)), confirmed)
 }
 
 fn page(args: &ForgetArgs, plan: &ForgetPlan, view: &View<'_>, repository: &str) -> String {
