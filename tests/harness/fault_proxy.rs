@@ -44,6 +44,10 @@ struct Shared {
     injected: Mutex<BTreeMap<Fault, u64>>,
     requests: AtomicU64,
     one_in: AtomicU64,
+    /// Requests that are still to be told to come back in a second.
+    throttled: AtomicU64,
+    /// Whether nothing may be removed.
+    keeps: AtomicBool,
     stop: AtomicBool,
     away: AtomicBool,
     upstream: SocketAddr,
@@ -67,6 +71,8 @@ impl FaultProxy {
             injected: Mutex::default(),
             requests: AtomicU64::new(0),
             one_in: AtomicU64::new(one_in),
+            throttled: AtomicU64::new(0),
+            keeps: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             away: AtomicBool::new(false),
             upstream,
@@ -106,6 +112,16 @@ impl FaultProxy {
     /// Whether the store is away: every connection ends before it is heard.
     pub fn set_away(&self, away: bool) {
         self.shared.away.store(away, Ordering::Relaxed);
+    }
+
+    /// The next so many requests are told to slow down and to come back in a second.
+    pub fn throttle(&self, requests: u64) {
+        self.shared.throttled.store(requests, Ordering::Relaxed);
+    }
+
+    /// From now on nothing may be removed: 403, as stores say it that keep things.
+    pub fn keep_everything(&self) {
+        self.shared.keeps.store(true, Ordering::Relaxed);
     }
 
     /// Requests so far.
@@ -165,6 +181,13 @@ fn serve(mut client: &TcpStream, shared: &Shared) -> Result<()> {
         return Ok(());
     }
     read_up_to(client, &mut body, length)?;
+    let less_one = |left: u64| left.checked_sub(1);
+    if shared.throttled.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less_one).is_ok() {
+        return refuse_with(client, 503, "SlowDown", "Retry-After: 1\r\n", request);
+    }
+    if shared.keeps.load(Ordering::Relaxed) && head.starts_with("DELETE ") {
+        return refuse(client, 403, "AccessDenied", request);
+    }
     match fault {
         Some(Fault::InternalError) => return refuse(client, 500, "InternalError", request),
         Some(Fault::SlowDown) => return refuse(client, 503, "SlowDown", request),
@@ -185,7 +208,7 @@ fn serve(mut client: &TcpStream, shared: &Shared) -> Result<()> {
 }
 
 /// The head with its empty line, and what of the body came along; nothing when the client only knocked.
-fn read_head(mut client: &TcpStream) -> Result<Option<(String, Vec<u8>)>> {
+pub(crate) fn read_head(mut client: &TcpStream) -> Result<Option<(String, Vec<u8>)>> {
     let mut bytes = Vec::new();
     let mut piece = [0; 16 << 10];
     loop {
@@ -203,7 +226,7 @@ fn read_head(mut client: &TcpStream) -> Result<Option<(String, Vec<u8>)>> {
     }
 }
 
-fn read_up_to(mut client: &TcpStream, body: &mut Vec<u8>, length: usize) -> Result<()> {
+pub(crate) fn read_up_to(mut client: &TcpStream, body: &mut Vec<u8>, length: usize) -> Result<()> {
     let have = body.len().min(length);
     let missing = (length - have) as u64;
     let got = std::io::Read::by_ref(&mut client).take(missing).read_to_end(body)?;
@@ -213,14 +236,14 @@ fn read_up_to(mut client: &TcpStream, body: &mut Vec<u8>, length: usize) -> Resu
     Ok(())
 }
 
-fn header<'h>(head: &'h str, name: &str) -> Option<&'h str> {
+pub(crate) fn header<'h>(head: &'h str, name: &str) -> Option<&'h str> {
     head.lines().skip(1).find_map(|line| {
         let (key, value) = line.split_once(':')?;
         key.eq_ignore_ascii_case(name).then(|| value.trim())
     })
 }
 
-fn content_length(head: &str) -> Result<usize> {
+pub(crate) fn content_length(head: &str) -> Result<usize> {
     if header(head, "transfer-encoding").is_some() {
         bail!("the proxy knows no chunked requests: {head}");
     }
@@ -228,18 +251,24 @@ fn content_length(head: &str) -> Result<usize> {
 }
 
 /// The head with `Connection: close`, which is no signed header.
-fn close_after(head: &str) -> String {
+pub(crate) fn close_after(head: &str) -> String {
     let kept = head.trim_end().lines().filter(|line| !line.to_ascii_lowercase().starts_with("connection:"));
     kept.chain(["Connection: close", "", ""]).collect::<Vec<_>>().join("\r\n")
 }
 
-fn refuse(mut client: &TcpStream, status: u16, code: &str, request: u64) -> Result<()> {
+fn refuse(client: &TcpStream, status: u16, code: &str, request: u64) -> Result<()> {
+    refuse_with(client, status, code, "", request)
+}
+
+/// `headers` are whole lines with their ends.
+fn refuse_with(mut client: &TcpStream, status: u16, code: &str, headers: &str, request: u64) -> Result<()> {
     let body = format!(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code><Message>injected</Message>\
          <RequestId>{request}</RequestId></Error>"
     );
     let head = format!(
-        "HTTP/1.1 {status} {code}\r\nContent-Type: application/xml\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        "HTTP/1.1 {status} {code}\r\n{headers}Content-Type: application/xml\r\nContent-Length: {}\r\n\
+         Connection: close\r\n\r\n",
         body.len()
     );
     client.write_all(head.as_bytes())?;

@@ -17,9 +17,12 @@
 //! `BACKSTAY_SEED`.
 
 pub mod account;
+pub mod azure;
 pub mod backstay;
 pub mod certificate;
+pub mod door;
 pub mod fault_proxy;
+pub mod gcs;
 pub mod history;
 pub mod install;
 pub mod installation;
@@ -33,4 +36,6 @@ pub mod restic;
 pub mod s3;
 pub mod scratch;
 pub mod seed;
+pub mod server;
 pub mod target;
+pub mod webdav;

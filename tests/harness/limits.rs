@@ -16,8 +16,8 @@ pub const ARCHIVE_STOP: Duration = Duration::from_secs(60);
 pub const ARCHIVE_CATCH_UP: Duration = Duration::from_secs(60);
 /// How often a condition is looked at.
 pub const POLL: Duration = Duration::from_millis(50);
-/// Python imports for several seconds before the S3 server listens.
-pub const S3_START: Duration = Duration::from_secs(60);
+/// Python and Node import for several seconds before a store's server listens.
+pub const STORE_START: Duration = Duration::from_secs(60);
 /// Lines of a server's or a command's log that a failure shows.
 pub const LOG_LINES: usize = 40;
 /// Bytes of a request body the fault proxy holds: more than any pack or part.

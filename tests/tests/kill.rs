@@ -39,7 +39,11 @@ fn murder(job: Running, victim: Victim, moment: Duration) -> Result<bool> {
         }
     } else {
         let ended = job.reap()?;
-        ensure!(ended.code == -1, "killed, the parent ended with {}", ended.code);
+        // Who is on the way out already cannot be killed any more.
+        ensure!(ended.code == -1 || ended.code == 0, "killed, the parent ended with {}: {}", ended.code, ended.stderr);
+        if ended.code == 0 {
+            return Ok(false);
+        }
     }
     // A child must not outlive its parent for long: it would go on writing.
     kill::bury(&family, Duration::from_secs(20))?;

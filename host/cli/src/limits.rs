@@ -6,6 +6,14 @@ use std::time::Duration;
 pub(crate) const CONFIG_BYTES_MAX: u64 = 1 << 20;
 /// Longest secret, in bytes: a password file that is longer is the wrong file.
 pub(crate) const SECRET_BYTES_MAX: u64 = 4 << 10;
+/// Longest file of certificates, in bytes: the ones of a whole machine have half of that.
+pub(crate) const PEM_BYTES_MAX: u64 = 1 << 20;
+/// Slowest `upload-limit` and `download-limit`, in bytes a second: the repository's own bound.
+pub(crate) const RATE_MIN: u64 = backstay_repo::limits::STORE_PACE_MIN;
+/// Most `connections`: the repository's own bound.
+pub(crate) const CONNECTIONS_MAX: u32 = backstay_repo::limits::STORE_CONNECTIONS_MAX as u32;
+/// Most `object-lock-days`: the repository's own bound.
+pub(crate) const OBJECT_LOCK_DAYS_MAX: u32 = backstay_repo::limits::OBJECT_LOCK_DAYS_MAX;
 /// How long a `password-command` may take. A password manager may ask a person, who may be slow.
 pub(crate) const PASSWORD_COMMAND_MAX: Duration = Duration::from_secs(120);
 /// How often a running `password-command` is looked at.

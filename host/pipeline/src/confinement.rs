@@ -2,7 +2,7 @@
 
 use crate::{
     destinations,
-    job::{Failure, FailureKind, Job, JobSpec},
+    job::{Failure, FailureKind, Job, JobSpec, RepositorySpec},
 };
 use backstay_sandbox::{DirectoryInner, Rights};
 use cap_std::{ambient_authority, fs::Dir};
@@ -100,22 +100,11 @@ pub(crate) fn rights(spec: &JobSpec) -> Rights {
     rights
 }
 
-fn add_store(rights: &mut Rights, repository: &crate::job::RepositorySpec) {
-    let folder = url::Url::parse(&repository.url).ok().filter(|url| url.scheme() == "file");
-    match folder.and_then(|url| url.to_file_path().ok()) {
-        Some(path) => rights.write.push(path),
-        None => {
-            // The store itself, and the places cloud credentials come from.
-            rights.connect.extend([443, 80]);
-            let endpoint = repository.options.get("endpoint").map(|endpoint| endpoint.reveal().to_owned());
-            let endpoint = endpoint.or_else(|| std::env::var("AWS_ENDPOINT_URL").ok());
-            let port = endpoint.and_then(|endpoint| url::Url::parse(&endpoint).ok()?.port_or_known_default());
-            rights.connect.extend(port);
-            if let Ok(token) = std::env::var("AWS_WEB_IDENTITY_TOKEN_FILE") {
-                rights.read.push(token.into());
-            }
-        }
-    }
+fn add_store(rights: &mut Rights, repository: &RepositorySpec) {
+    let access = crate::repository::store_config(repository).access();
+    rights.write.extend(access.folder);
+    rights.connect.extend(access.ports);
+    rights.read.extend(access.files);
 }
 
 fn port(address: &str) -> Option<u16> {
@@ -129,7 +118,7 @@ fn port(address: &str) -> Option<u16> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::job::{Access, LogLevel, RepositorySpec, RestoreSpec, RestoreTo, TargetSpec};
+    use crate::job::{Access, LogLevel, RestoreSpec, RestoreTo, TargetSpec};
     use backstay_core::Secret;
     use backstay_sandbox::{DirectoryGrant, EndpointGrant, Grants, Limits};
 

@@ -50,7 +50,7 @@ impl From<RepoError> for Failure {
         let kind = match error.kind() {
             RepoErrorKind::NotFound | RepoErrorKind::WrongPassword | RepoErrorKind::InvalidConfig => FailureKind::Usage,
             RepoErrorKind::Unreachable => FailureKind::Unreachable,
-            RepoErrorKind::Denied => FailureKind::Denied,
+            RepoErrorKind::Denied | RepoErrorKind::Retained => FailureKind::Denied,
             RepoErrorKind::Damaged => FailureKind::Damaged,
             RepoErrorKind::AlreadyExists
             | RepoErrorKind::Locked

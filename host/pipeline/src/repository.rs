@@ -8,8 +8,13 @@ use backstay_repo::{
 
 /// The store a repository lies on.
 pub fn connect(spec: &RepositorySpec) -> Result<Store, RepoError> {
+    Store::connect(&store_config(spec))
+}
+
+/// Where and how.
+pub(crate) fn store_config(spec: &RepositorySpec) -> StoreConfig {
     let options = spec.options.iter().map(|(name, value)| (name.clone(), value.reveal().to_owned())).collect();
-    Store::connect(&StoreConfig { url: spec.url.clone(), options })
+    StoreConfig { url: spec.url.clone(), options }
 }
 
 /// Makes a repository with its password.

@@ -28,6 +28,8 @@ pub enum RepoErrorKind {
     Unreachable,
     /// The store or the file system refuses these credentials.
     Denied,
+    /// The store keeps an object that was to be removed: its retention is not over.
+    Retained,
     /// No room is left on the disk or in the quota.
     Full,
     /// The store's address, an option or an argument makes no sense.

@@ -41,8 +41,25 @@ pub const STORE_BACKOFF_MIN: Duration = Duration::from_millis(100);
 pub const STORE_BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// A request that has moved no byte for this long is given up (and tried again).
 pub const STORE_READ_TIMEOUT: Duration = Duration::from_secs(60);
-/// A whole request, sized for 64 MiB over a line of 1 Mbit/s.
-pub const STORE_REQUEST_TIMEOUT: Duration = Duration::from_secs(600);
+/// A whole request, however steadily it moves: what six packs take that share a line of [`STORE_PACE_MIN`].
+pub const STORE_REQUEST_TIMEOUT: Duration = Duration::from_secs(3600);
+/// Slowest line that may be asked for, in bytes a second: below it a pack would meet [`STORE_REQUEST_TIMEOUT`].
+pub const STORE_PACE_MIN: u64 = 64 << 10;
+/// What is sent at once of a body: a second of the slowest line.
+pub const PIECE_BYTES: usize = 64 << 10;
+/// Requests to one store at the same time when nothing else is asked for: more than reads and uploads together ever are.
+pub const STORE_CONNECTIONS_MAX: usize = 64;
+/// Longest pause that a store may ask for at once; if that was too short it will ask again.
+pub const STORE_THROTTLE_MAX: Duration = Duration::from_secs(60);
+/// Longest retention of a store that may be configured: a hundred years.
+pub const OBJECT_LOCK_DAYS_MAX: u32 = 36_500;
+/// How long a WebDAV server keeps a claim whose holder is gone: shorter than [`STORE_DEADLINE`], so that the next writer
+/// outlasts it.
+pub const WEBDAV_CLAIM: Duration = Duration::from_secs(120);
+/// How long its holder works under it; the rest is for a request that is still on its way.
+pub const WEBDAV_CLAIMED_WORK: Duration = Duration::from_secs(45);
+/// Largest file of profiles that is read: people write them.
+pub const AWS_PROFILES_BYTES_MAX: u64 = 1 << 20;
 /// Objects of a local folder from this size on are written past the page cache: packs and large pieces of log.
 pub const DIRECT_BYTES_MIN: usize = 4 << 20;
 /// What one direct write takes: long enough for a disk's full rate with a few at once.

@@ -7,23 +7,59 @@ pub(crate) const EXAMPLE: &str = r#"# Backstay's configuration. Unknown keys are
 
 # A repository: where backups and logs go. Any number of them, each under its own name.
 [repositories.main]
-# A folder (file:///absolute/path, or a path) or a bucket (s3://bucket/prefix).
+# A folder (file:///absolute/path, or a path), or a place on a store: s3://bucket/prefix, gs://bucket/prefix,
+# az://container/prefix, https://host/path (WebDAV).
 url = "file:///var/lib/backstay/repo"
 # The password that opens the repository: a file (mode 600, a newline at its end is dropped) ...
 password-file = "/etc/backstay/password"
 # ... or a program that prints it, run without a shell.
 # password-command = ["pass", "show", "backstay/main"]
+# No more than so many bytes a second:
+# upload-limit = "50 MiB"
+# download-limit = "200 MiB"
 
-# [repositories.cloud]
+# Amazon S3 and stores that speak like it.
+# [repositories.s3]
 # url = "s3://bucket/prefix"
 # password-file = "/etc/backstay/password"
 # region = "eu-central-1"
 # endpoint = "https://s3.example.com"      # a store that is not Amazon's
 # path-style = true                        # bucket in the path, not in the host name
 # allow-http = false                       # true lets an endpoint without TLS through
-# access-key-id = "AKIAEXAMPLE"            # left out: AWS_... variables, then the machine's role
+# ca-file = "/etc/backstay/ca.pem"         # who signed the store's certificate, beside those the machine trusts
+# access-key-id = "AKIAEXAMPLE"            # left out: AWS_... variables, then the machine's role; or:
+#   profile = "backup"                     # a profile of ~/.aws/credentials and ~/.aws/config
+#   role-arn = "arn:aws:iam::1:role/x"     # a role, with the token of a Kubernetes service account:
+#   web-identity-token-file = "/var/run/secrets/eks.amazonaws.com/serviceaccount/token"
 # secret-access-key-file = "/etc/backstay/s3.secret"     # or secret-access-key-command
-# session-token-file = "/etc/backstay/s3.token"          # only with temporary keys
+# session-token-file = "/etc/backstay/s3.token"          # only with temporary keys; or session-token-command
+# connections = 16                         # requests at the same time, 64 at most
+# object-lock-days = 30                    # the bucket keeps every object so long (Object Lock)
+
+# Google Cloud Storage.
+# [repositories.google]
+# url = "gs://bucket/prefix"
+# password-file = "/etc/backstay/password"
+# service-account-file = "/etc/backstay/google.json"     # left out: application default credentials, then the machine's
+
+# Azure Blob Storage.
+# [repositories.azure]
+# url = "az://container/prefix"
+# password-file = "/etc/backstay/password"
+# account = "mybackups"
+# access-key-file = "/etc/backstay/azure.key"            # one of these; none: AZURE_... variables, managed identity
+#   sas-token-file = "/etc/backstay/azure.sas"
+#   tenant-id = "..."                      # a service principal ...
+#   client-id = "..."
+#   client-secret-file = "/etc/backstay/azure.secret"
+#   federated-token-file = "/var/run/secrets/azure/tokens/azure-identity-token"    # ... or a workload's identity
+
+# WebDAV.
+# [repositories.dav]
+# url = "https://dav.example.com/backups"
+# password-file = "/etc/backstay/password"
+# user = "backup"
+# user-password-file = "/etc/backstay/dav.password"
 
 # A target: one database instance to protect. Its name is part of the repository: keep it.
 [targets.shop]

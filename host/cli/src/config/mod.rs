@@ -1,7 +1,7 @@
 //! `backstay.toml`: which repositories and targets there are, and what each plugin may reach.
 //!
 //! ```text
-//!   Config ─┬─ Repository ── Location (folder | S3) + SecretSource
+//!   Config ─┬─ Repository ── Location (folder | S3 | GCS | Azure | WebDAV) + SecretSource
 //!           └─ Target ──┬─── engine, the repository it goes to
 //!                       ├─── Settings   judged by the engine's JSON Schema, not here
 //!                       └─── Grants     endpoints, credentials, directories, tools

@@ -40,6 +40,9 @@ pub(crate) enum SecretError {
         /// What happened.
         reason: String,
     },
+    /// A profile of Amazon's files gives no keys.
+    #[error(transparent)]
+    Profile(#[from] backstay_repo::AwsProfileError),
 }
 
 impl SecretSource {

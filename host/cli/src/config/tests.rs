@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use super::{name::GrantName, repository::Location, *};
+use super::{name::GrantName, *};
 use std::fmt::Write as _;
 
 /// A file that is right, to be spoilt.
@@ -34,7 +34,7 @@ fn complaint(text: &str) -> String {
 fn a_right_file_becomes_types() {
     let config = parse(GOOD).unwrap();
     let repository = config.repositories.values().next().unwrap();
-    assert_eq!(repository.location, Location::Folder("/srv/repo".into()));
+    assert_eq!(repository.location.url(), "file:///srv/repo");
     assert_eq!(repository.password, SecretSource::File("/etc/backstay/secret".into()));
     let target = config.targets.values().next().unwrap();
     assert_eq!(target.engine.as_str(), "postgresql");
@@ -66,7 +66,7 @@ fn the_example_parses_with_and_without_its_comments() {
         }
     }
     let config = parse(&all).unwrap();
-    assert_eq!(config.repositories.len(), 2);
+    assert_eq!(config.repositories.len(), 5);
     let target = config.targets.values().next().unwrap();
     assert_eq!((target.grants.endpoints.len(), target.grants.directories.len(), target.grants.tools.len()), (2, 1, 1));
 }
@@ -130,12 +130,12 @@ fn every_complaint_names_its_place_and_the_way_out() {
         (
             "password-file = \"secret\"",
             "password = \"hunter2\"",
-            "F:3:1: unknown key `password` in [repositories.main], expected one of `url`, `password-file`, `password-command`, `endpoint`, `region`, `path-style`, `allow-http`, `access-key-id`, `secret-access-key-file`, `secret-access-key-command`, `session-token-file`",
+            "F:3:1: unknown key `password` in [repositories.main], expected one of `url`, `password-file`, `password-command`, `upload-limit`, `download-limit`",
         ),
         (
             "file:///srv/repo",
-            "gs://bucket",
-            "F:2:7: repositories.main.url: unknown scheme `gs`, expected one of `file`, `s3`",
+            "ftp://bucket",
+            "F:2:7: repositories.main.url: unknown scheme `ftp`, expected one of `file`, `s3`, `gs`, `az`, `https`",
         ),
         (
             "file:///srv/repo",
@@ -144,6 +144,70 @@ fn every_complaint_names_its_place_and_the_way_out() {
         ),
         ("file:///srv/repo", "s3:///x", "F:2:7: repositories.main.url: write s3://bucket or s3://bucket/prefix"),
         ("\nurl", "\nregion = \"eu\"\nurl", "F:2:1: `region` in [repositories.main] is only for s3:// repositories"),
+        (
+            "\nurl",
+            "\nendpoint = \"eu\"\nurl",
+            "F:2:1: `endpoint` in [repositories.main] is only for s3://, gs:// and az:// repositories",
+        ),
+        ("url = \"file", "ulr = \"file", "F:2:1: unknown key `ulr` in [repositories.main], did you mean `url`?"),
+        ("url = \"file:///srv/repo\"\n", "", "F:1:1: [repositories.main] needs `url`"),
+        ("file:///srv/repo", "gs://", "F:2:7: repositories.main.url: write gs://bucket or gs://bucket/prefix"),
+        (
+            "file:///srv/repo",
+            "https://me:secret@host/x",
+            "F:2:7: repositories.main.url: write https://host/path, and `user` if there is one",
+        ),
+        ("file:///srv/repo", "az://c/p", "F:1:1: [repositories.main] needs `account`"),
+        (
+            "url = \"file:///srv/repo\"",
+            "url = \"az://c/p\"\naccount = \"a\"\naccess-key-file = \"k\"\nsas-token-file = \"s\"",
+            "F:5:18: [repositories.main] has both `access-key-file` and `sas-token-file`, keep one",
+        ),
+        (
+            "url = \"file:///srv/repo\"",
+            "url = \"az://c/p\"\naccount = \"a\"\ntenant-id = \"t\"\nfederated-token-file = \"/t\"",
+            "F:5:24: [repositories.main] has `federated-token-file` but no `client-id`",
+        ),
+        (
+            "file:///srv/repo",
+            "http://host/x",
+            "F:2:7: repositories.main.url: without TLS everybody on the way can read the access key, set allow-http = true if that is meant",
+        ),
+        (
+            "url = \"file:///srv/repo\"",
+            "url = \"https://h/x\"\nuser = \"me\"",
+            "F:3:8: [repositories.main] has `user` but no `user-password-file`",
+        ),
+        (
+            "url = \"file:///srv/repo\"",
+            "url = \"s3://b\"\nprofile = \"p\"\nrole-arn = \"r\"\nweb-identity-token-file = \"/t\"",
+            "F:4:12: [repositories.main] has both `profile` and `role-arn`, keep one",
+        ),
+        (
+            "url = \"file:///srv/repo\"",
+            "url = \"s3://b\"\nrole-arn = \"r\"",
+            "F:3:12: [repositories.main] has `role-arn` but no `web-identity-token-file`",
+        ),
+        (
+            "url = \"file:///srv/repo\"",
+            "url = \"s3://b\"\nsession-token-file = \"t\"",
+            "F:3:22: [repositories.main] has `session-token-file` but no `access-key-id`",
+        ),
+        (
+            "url = \"file:///srv/repo\"",
+            "url = \"s3://b\"\nobject-lock-days = 0",
+            "F:3:20: repositories.main.object-lock-days must be from 1 to 36500",
+        ),
+        (
+            "\nurl",
+            "\nupload-limit = \"50\"\nurl",
+            "F:2:16: repositories.main.upload-limit: write a whole number and its unit, such as \"50 MiB\" (KiB, MiB, GiB, kB, MB, GB): bytes a second",
+        ),
+        (
+            "\nurl",
+            "\ndownload-limit = \"50 KiB\"\nurl",
+            "F:2:18: repositories.main.download-limit: less than 64 KiB a second does not carry a backup",
+        ),
         (
             "url = \"file:///srv/repo\"",
             "url = \"s3://b\"\nendpoint = \"http://h:1\"",

@@ -110,7 +110,7 @@ pub struct TargetSpec {
 pub struct RepositorySpec {
     /// Its name in the configuration.
     pub name: String,
-    /// `file:///…` or `s3://…`.
+    /// `file:///…`, `s3://…`, `gs://…`, `az://…` or `https://…`.
     pub url: String,
     /// The store's options (`endpoint`, `region`, keys, …).
     pub options: BTreeMap<String, Secret>,

@@ -1,6 +1,13 @@
 //! The object store, reduced to what a repository needs and hardened by it.
 //!
-//! Contracts, the same for every store behind it:
+//! ```text
+//!   Store ── tries again, recognises its own writes, names errors
+//!     ├─ folder ── direct      large objects past the page cache
+//!     ├─ S3, GCS, Azure ─┐
+//!     └─ WebDAV ─ webdav ┴─ transport ── connections, Retry-After, pace, stalls
+//! ```
+//!
+//! Contracts, the same for every store behind it; `backstay-conformance` tries them on each:
 //! - [`Store::put_new`] is atomic and durable, and may be applied twice: an attempt that was
 //!   reported as failed but arrived is recognised by its content.
 //! - Of two writers of one name exactly one wins; the loser learns it.
@@ -8,13 +15,24 @@
 //!   ([`Store::settle`]); where something may go only once something else is gone for good, too.
 //! - Whatever may pass (cut connections, 500, slow-down) is tried again with a growing, jittered
 //!   pause until a deadline.
+//!
+//! Objects go in one request each, never in parts: the largest there may be is [`OBJECT_BYTES_MAX`], a tenth of what
+//! the narrowest of these stores takes at once. So no upload lies about half done and paid for, and create-if-absent
+//! holds for every object; completing an upload in parts knows no such condition everywhere.
 
+mod aws_profile;
+mod azure;
 mod config;
 mod direct;
+mod pace;
 mod retry;
+mod transport;
+mod webdav;
 
-pub use config::StoreConfig;
+pub use aws_profile::{AwsProfile, AwsProfileError};
+pub use config::{StoreAccess, StoreConfig};
 use direct::{Direct, Written};
+use pace::Pace;
 pub use retry::RetryPolicy;
 
 use crate::limits::{DIRECT_READ_BYTES_MIN, LIST_OBJECTS_MAX, OBJECT_BYTES_MAX};
@@ -24,7 +42,7 @@ use backstay_core::Timestamp;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, path::Path};
-use std::{fmt, ops::Range, path::PathBuf, sync::Arc};
+use std::{fmt, ops::Range, path::PathBuf, sync::Arc, time::Duration};
 
 /// A handle to one repository's place on a store. Cheap to clone.
 #[derive(Clone)]
@@ -37,6 +55,10 @@ pub struct Store {
     direct: Option<Arc<Direct>>,
     /// Nothing: what is seen is durable.
     names: Option<Arc<dyn Names>>,
+    /// For stores without a network, whose transport would keep the limits.
+    upload: Option<Arc<Pace>>,
+    download: Option<Arc<Pace>>,
+    retention: Option<Duration>,
     retry: RetryPolicy,
 }
 
@@ -65,22 +87,34 @@ impl Store {
     /// # Errors
     /// [`RepoErrorKind::InvalidConfig`].
     pub fn connect(config: &StoreConfig) -> Result<Self> {
-        let (objects, folder) = config.build()?;
-        let direct = folder.clone().map(|folder| Arc::new(Direct::new(folder)));
+        let built = config.build()?;
+        let direct = built.folder.clone().map(|folder| Arc::new(Direct::new(folder)));
         Ok(Self {
-            objects,
+            objects: built.objects,
             names: direct.clone().map(|direct| direct as Arc<dyn Names>),
             direct,
             address: config.url.as_str().into(),
-            folder: folder.map(Arc::new),
+            folder: built.folder.map(Arc::new),
+            upload: built.limits.upload.map(|pace| Arc::new(Pace::new(pace))),
+            download: built.limits.download.map(|pace| Arc::new(Pace::new(pace))),
+            retention: built.retention,
             retry: RetryPolicy::default(),
         })
     }
 
     /// Any object store; `address` is what people call it.
     pub fn from_object_store(objects: Arc<dyn ObjectStore>, address: &str) -> Self {
-        let retry = RetryPolicy::default();
-        Self { objects, address: address.into(), folder: None, direct: None, names: None, retry }
+        Self {
+            objects,
+            address: address.into(),
+            folder: None,
+            direct: None,
+            names: None,
+            upload: None,
+            download: None,
+            retention: None,
+            retry: RetryPolicy::default(),
+        }
     }
 
     /// The same place, which shows names before they are durable.
@@ -113,6 +147,12 @@ impl Store {
         &self.address
     }
 
+    /// How long the store keeps every object from its writing on, whoever wants it gone; nothing: not at all, or it
+    /// was not said.
+    pub fn retention(&self) -> Option<Duration> {
+        self.retention
+    }
+
     /// The folder of a local store.
     pub(crate) fn folder(&self) -> Option<&PathBuf> {
         self.folder.as_deref()
@@ -124,6 +164,7 @@ impl Store {
     /// [`RepoErrorKind::AlreadyExists`] when the name holds other content.
     pub async fn put_new(&self, key: &str, body: impl Into<Bytes>) -> Result<()> {
         let (path, body) = (location(key)?, body.into());
+        pass(&self.upload, body.len()).await;
         if self.put_directly(key, &body).await? {
             return Ok(());
         }
@@ -177,6 +218,7 @@ impl Store {
     /// Whatever the store reports.
     pub async fn put_overwrite(&self, key: &str, body: impl Into<Bytes>) -> Result<()> {
         let (path, body) = (location(key)?, body.into());
+        pass(&self.upload, body.len()).await;
         self.retry.run(&format!("write {key}"), || self.objects.put(&path, body.clone().into())).await.map(drop)
     }
 
@@ -197,7 +239,10 @@ impl Store {
                 answer.bytes().await.map(Ok)
             })
             .await?;
-        got.map_err(|size| RepoError::damaged(key, format!("it has {size} bytes, at most {bytes_max} make sense")))
+        let got = got
+            .map_err(|size| RepoError::damaged(key, format!("it has {size} bytes, at most {bytes_max} make sense")))?;
+        pass(&self.download, got.len()).await;
+        Ok(got)
     }
 
     /// Reads part of an object.
@@ -210,6 +255,7 @@ impl Store {
         if wanted == 0 {
             return Ok(Bytes::new());
         }
+        pass(&self.download, usize::try_from(wanted).unwrap_or(usize::MAX)).await;
         if let Some(direct) = self.direct.as_ref().filter(|_| wanted >= DIRECT_READ_BYTES_MIN) {
             let (direct, name, range) = (Arc::clone(direct), key.to_owned(), range.clone());
             if let Some(bytes) = tokio::task::spawn_blocking(move || direct.get_range(&name, range)).await? {
@@ -272,7 +318,10 @@ impl Store {
             .retry
             .run(&format!("list {prefix}"), || collect(self.objects.list_with_offset(Some(&path), &offset)))
             .await?;
-        finish_list(prefix, found)
+        let mut found = finish_list(prefix, found)?;
+        // Not every store that takes an offset keeps to it.
+        found.retain(|object| object.key.as_str() > offset.as_ref());
+        Ok(found)
     }
 
     /// Names of the folders right in `prefix`, sorted; with one LIST, however much they hold.
@@ -291,13 +340,32 @@ impl Store {
     /// Removes an object; it is no error that it is not there.
     ///
     /// # Errors
-    /// Whatever else the store reports.
+    /// [`RepoErrorKind::Retained`] when the store keeps it, whoever asks; whatever else the store reports.
     pub async fn delete(&self, key: &str) -> Result<()> {
         let path = location(key)?;
         match self.retry.run(&format!("remove {key}"), || self.objects.delete(&path)).await {
-            Err(error) if error.kind() != RepoErrorKind::NotFound => Err(error),
-            _ => Ok(()),
+            Err(error) if error.kind() == RepoErrorKind::NotFound => Ok(()),
+            Err(error) if self.is_retained(&error) => {
+                let kept =
+                    RepoError::new(RepoErrorKind::Retained, format!("failed to remove {key}: the store keeps it"));
+                Err(kept.because(error).advise("it can be removed once its retention is over"))
+            }
+            other => other,
         }
+    }
+
+    /// Whether a refused removal is the store's promise to keep things, and not a lack of permission.
+    fn is_retained(&self, error: &RepoError) -> bool {
+        // A store that says conflict to a removal has it locked; so does Azure.
+        let refused = matches!(error.kind(), RepoErrorKind::Denied | RepoErrorKind::AlreadyExists);
+        refused && (self.retention.is_some() || retry::speaks_of_retention(&error.to_string()))
+    }
+}
+
+/// Waits for the turn of so many bytes.
+async fn pass(pace: &Option<Arc<Pace>>, bytes: usize) {
+    if let Some(pace) = pace {
+        pace.pass(bytes).await;
     }
 }
 

@@ -71,8 +71,13 @@ impl RetryPolicy {
 fn classify(error: &object_store::Error) -> (RepoErrorKind, bool) {
     use object_store::Error as E;
     let io = io_cause(error);
-    let local = matches!(error, E::Generic { store: "LocalFileSystem", .. });
+    // Memory fails by no network either.
+    let local = matches!(error, E::Generic { store: "LocalFileSystem" | "InMemory", .. });
     let kind = match error {
+        // Amazon's way to say that two writers of one name met, and that neither has it yet.
+        E::AlreadyExists { source, .. } if source.to_string().contains("ConditionalRequestConflict") => {
+            RepoErrorKind::Unreachable
+        }
         E::NotFound { .. } => RepoErrorKind::NotFound,
         E::AlreadyExists { .. } | E::Precondition { .. } => RepoErrorKind::AlreadyExists,
         E::PermissionDenied { .. } | E::Unauthenticated { .. } => RepoErrorKind::Denied,
@@ -96,6 +101,15 @@ fn classify(error: &object_store::Error) -> (RepoErrorKind, bool) {
 fn is_refusal(text: &str) -> bool {
     let status = text.split("status code: ").nth(1).and_then(|rest| rest.get(..3));
     status.is_some_and(|status| status.starts_with('4') && !matches!(status, "408" | "409" | "429"))
+}
+
+/// Whether a store's refusal says that the object is kept: S3 Object Lock and its likes, a bucket's retention policy
+/// (Google), an immutable container (Azure).
+pub(super) fn speaks_of_retention(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    ["object lock", "objectlock", "worm", "retention", "immutab", "legal hold", "legalhold"]
+        .iter()
+        .any(|word| text.contains(word))
 }
 
 /// The kind of the first I/O error in the chain of causes.
