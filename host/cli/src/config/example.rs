@@ -67,7 +67,7 @@ password-file = "/etc/backstay/password"
 engine = "postgresql"
 repository = "main"
 # Repositories that get a copy of every backup and of the log; while one is away the others go on.
-# mirrors = ["cloud"]
+# mirrors = ["s3"]
 # The engine's own settings: `backstay plugin show postgresql` lists them.
 settings = { sslmode = "prefer" }
 
