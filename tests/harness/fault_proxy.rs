@@ -46,7 +46,7 @@ struct Shared {
     one_in: AtomicU64,
     /// Requests that are still to be told to come back in a second.
     throttled: AtomicU64,
-    /// Whether nothing may be removed.
+    /// Whether nothing may be removed but locks.
     keeps: AtomicBool,
     stop: AtomicBool,
     away: AtomicBool,
@@ -119,7 +119,7 @@ impl FaultProxy {
         self.shared.throttled.store(requests, Ordering::Relaxed);
     }
 
-    /// From now on nothing may be removed: 403, as stores say it that keep things.
+    /// From now on nothing may be removed but locks: 403, as stores say it that keep things.
     pub fn keep_everything(&self) {
         self.shared.keeps.store(true, Ordering::Relaxed);
     }
@@ -185,7 +185,10 @@ fn serve(mut client: &TcpStream, shared: &Shared) -> Result<()> {
     if shared.throttled.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less_one).is_ok() {
         return refuse_with(client, 503, "SlowDown", "Retry-After: 1\r\n", request);
     }
-    if shared.keeps.load(Ordering::Relaxed) && head.starts_with("DELETE ") {
+    if shared.keeps.load(Ordering::Relaxed)
+        && head.starts_with("DELETE ")
+        && !head.lines().next().is_some_and(|line| line.contains("/locks/"))
+    {
         return refuse(client, 403, "AccessDenied", request);
     }
     match fault {

@@ -86,7 +86,7 @@ pub use key::{KdfCost, KeyInfo};
 pub use lock::{Lock, LockInfo, LockKind};
 pub use node_path::NodePath;
 pub use pin::Pin;
-pub use prune::{PruneOptions, PrunePlan, PruneProgress, PruneReport, Repack};
+pub use prune::{PruneOptions, PrunePlan, PruneProgress, PruneReport, Repack, Waiting};
 pub use read::{PlaceOptions, PlaceProgress, PlaceSummary, SnapshotReader};
 pub use repair::{
     BrokenSnapshot, DamagedFile, IndexPlan, IndexRepair, Repaired, SnapshotRepair, SnapshotRepairOptions, SnapshotsPlan,

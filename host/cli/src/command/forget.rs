@@ -101,6 +101,8 @@ struct View<'a> {
     dry_run: bool,
     kept: Vec<KeptView<'a>>,
     forgotten: Vec<BackupView<'a>>,
+    /// What would go if the store did not keep it for a while.
+    waiting: Vec<WaitingView<'a>>,
     log: &'a LogNeed,
     /// Where the target can be restored to afterwards.
     windows: Vec<Window>,
@@ -112,6 +114,14 @@ struct BackupView<'a> {
     id: &'a BackupId,
     finished: Timestamp,
     bytes: u64,
+}
+
+#[derive(Serialize)]
+struct WaitingView<'a> {
+    #[serde(flatten)]
+    backup: BackupView<'a>,
+    /// Until when the store keeps it; nothing where it would not say.
+    until: Option<Timestamp>,
 }
 
 #[derive(Serialize)]
@@ -157,9 +167,12 @@ pub(crate) fn run(args: &ForgetArgs, context: &Context) -> Result<()> {
                     .hint("unpin it, or shorten the policy's pitr-window")
             })?,
         };
-        let forgotten: Vec<BackupId> = plan.forgotten().map(|backup| backup.id.clone()).collect();
-        if !args.dry_run && !forgotten.is_empty() {
-            open.forget(&forgotten).await?;
+        let mut waiting: BTreeMap<BackupId, Option<Timestamp>> =
+            open.retained_backups().await?.into_iter().map(|(id, until)| (id, Some(until))).collect();
+        let going = plan.forgotten().map(|backup| backup.id.clone()).filter(|id| !waiting.contains_key(id));
+        let going: Vec<BackupId> = going.collect();
+        if !args.dry_run && !going.is_empty() {
+            waiting.extend(open.forget(&going).await?.into_iter().map(|refused| (refused, None)));
         }
         let view = View {
             target: &plan.target,
@@ -170,7 +183,11 @@ pub(crate) fn run(args: &ForgetArgs, context: &Context) -> Result<()> {
                 .filter(|decision| decision.stays())
                 .map(|d| KeptView { backup: BackupView::of(&d.backup), reasons: &d.reasons })
                 .collect(),
-            forgotten: plan.forgotten().map(BackupView::of).collect(),
+            forgotten: plan.forgotten().filter(|b| !waiting.contains_key(&b.id)).map(BackupView::of).collect(),
+            waiting: plan
+                .forgotten()
+                .filter_map(|b| Some(WaitingView { backup: BackupView::of(b), until: *waiting.get(&b.id)? }))
+                .collect(),
             log: &plan.log,
             windows: left(&plan, chain, confirmed),
         };
@@ -202,9 +219,15 @@ fn left(plan: &ForgetPlan, chain: &Chain, confirmed: Option<&Confirmed>) -> Vec<
 fn page(args: &ForgetArgs, plan: &ForgetPlan, view: &View<'_>, repository: &str) -> String {
     let mut table = Table::new(&["", "id", "time", ">size", "why"]);
     for decision in &plan.decisions {
-        let (mark, why) = match decision.reasons.as_slice() {
-            [] => ("goes", if args.backup.is_empty() { "no rule keeps it" } else { "named" }.to_owned()),
-            reasons => ("stays", reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
+        let named = if args.backup.is_empty() { "no rule keeps it" } else { "named" };
+        let waits = view.waiting.iter().find(|waiting| *waiting.backup.id == decision.backup.id);
+        let (mark, why) = match (decision.reasons.as_slice(), waits) {
+            ([], None) => ("goes", named.to_owned()),
+            ([], Some(WaitingView { until: Some(until), .. })) => {
+                ("waits", format!("{named}; the store keeps it until {}", output::seconds(*until)))
+            }
+            ([], Some(_)) => ("waits", format!("{named}; the store would not let it go, try again later")),
+            (reasons, _) => ("stays", reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
         };
         let manifest = &decision.backup.manifest;
         table.row([
@@ -226,7 +249,7 @@ fn page(args: &ForgetArgs, plan: &ForgetPlan, view: &View<'_>, repository: &str)
     for window in &view.windows {
         let _ = writeln!(text, "restorable afterwards: {window}");
     }
-    let (gone, kept) = (view.forgotten.len(), view.kept.len());
+    let (gone, kept) = (view.forgotten.len(), view.kept.len() + view.waiting.len());
     let done = if view.dry_run { "would forget" } else { "forgot" };
     let _ = writeln!(text, "{done} {gone} of {} backups", gone + kept);
     if gone > 0 {

@@ -74,6 +74,8 @@ struct LogView {
     plan: TrimPlan,
     #[serde(skip)]
     log: LogChain,
+    /// Objects that are left because the store would not let one go.
+    refused: u64,
 }
 
 /// What `--json` shows.
@@ -84,6 +86,7 @@ struct View<'a> {
     dry_run: bool,
     plan: &'a PrunePlan,
     logs: &'a [LogView],
+    /// What is freed, or would be.
     bytes_freed: u64,
     /// Nothing with `--dry-run`.
     done: Option<PruneReport>,
@@ -123,15 +126,15 @@ pub(crate) fn run(args: &PruneArgs, context: &Context) -> Result<()> {
         let lock = Arc::new(lock(&open, args.wait).await?);
         let done = async {
             let plan = open.plan_prune(&options, &shown).await?;
-            let logs = plan_logs(&open, &config).await?;
+            let mut logs = plan_logs(&open, &config).await?;
             progress.lock().unwrap_or_else(PoisonError::into_inner).finish();
             if !context.output().json {
                 context.output().lines(&page(args, &plan, &logs))?;
             }
             let report = open.prune(&lock, plan.clone(), &shown).await?;
             lock.confirm().await?;
-            for log in &logs {
-                log.log.trim(&log.plan).await?;
+            for log in &mut logs {
+                log.refused = log.log.trim(&log.plan).await?;
             }
             Ok::<_, Failure>((plan, logs, report))
         };
@@ -160,7 +163,7 @@ async fn plan_logs(repository: &Repository, config: &Config) -> Result<Vec<LogVi
             Records { target: &target, backups: &backups, chain: log.chain(), confirmed: confirmed.as_ref(), now };
         let need = log_needed(records, &policy);
         let plan = log.plan_trim(&need).await?;
-        logs.push(LogView { target, need, plan, log });
+        logs.push(LogView { target, need, plan, log, refused: 0 });
     }
     Ok(logs)
 }
@@ -176,11 +179,16 @@ fn show(
     logs: &[LogView],
     done: Option<PruneReport>,
 ) -> Result<()> {
+    let refused = done.as_ref().map_or(0, |report| report.refused) + logs.iter().map(|log| log.refused).sum::<u64>();
     let bytes_freed = freed(plan, logs);
-    let text = match &done {
-        None => format!("{}would free {}\n", page(args, plan, logs), output::size(bytes_freed)),
+    let text = match refused {
+        _ if done.is_none() => format!("{}would free {}\n", page(args, plan, logs), output::size(bytes_freed)),
         // The plan was shown before.
-        Some(_) => format!("freed {}\n", output::size(bytes_freed)),
+        0 => format!("freed {}\n", output::size(bytes_freed)),
+        refused => format!(
+            "the store would not let {refused} objects go, so less than {} is free: prune again once their time is over\n",
+            output::size(bytes_freed)
+        ),
     };
     let view = View { repository: &args.repository, dry_run: args.dry_run, plan, logs, bytes_freed, done };
     context.output().result(&view, text)
@@ -200,8 +208,12 @@ fn page(args: &PruneArgs, plan: &PrunePlan, logs: &[LogView]) -> String {
     let repacked = plan.repack.iter().map(|repack| repack.bytes).sum();
     let why = format!("{} in them is used, and is copied into new packs", output::size(plan.bytes_repacked()));
     row("repacked", plan.repack.len(), repacked, why);
-    let gone: u64 = sum(&plan.unused) + sum(&plan.unreferenced) + repacked;
-    let stays = (plan.packs - plan.packs_removed()) as usize;
+    if let Some(until) = plan.waiting.until {
+        let why = format!("nothing in them is used, but the store keeps them until {}", output::seconds(until));
+        row("waits", plan.waiting.packs.len(), sum(&plan.waiting.packs), why);
+    }
+    let gone: u64 = sum(&plan.unused) + sum(&plan.unreferenced) + sum(&plan.waiting.packs) + repacked;
+    let stays = (plan.packs - plan.packs_removed()) as usize - plan.waiting.packs.len();
     let why = match plan.unused_bytes_left {
         0 => format!("{} backups use all of it", plan.snapshots),
         unused => format!(
@@ -227,6 +239,11 @@ fn page(args: &PruneArgs, plan: &PrunePlan, logs: &[LogView]) -> String {
             log.plan.objects_left,
             output::size(log.plan.bytes_left),
         );
+        if let Some(until) = log.plan.waiting_until {
+            let (objects, until) = (log.plan.objects_waiting, output::seconds(until));
+            let _ =
+                writeln!(text, "log of {}: {objects} of those wait, the store keeps them until {until}", log.target);
+        }
     }
     text
 }

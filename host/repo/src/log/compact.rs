@@ -65,7 +65,9 @@ impl LogChain {
     /// Damaged pieces that were to be merged (they stay), and whatever the store reports.
     pub async fn compact(&self, policy: &CompactPolicy, now: Timestamp) -> LogResult<CompactReport> {
         let mut listing = self.list(&name::folder(self.target())).await?;
-        let age = u64::try_from(policy.age_min.as_micros()).unwrap_or(u64::MAX);
+        // Parts that the store keeps would lie beside what was made of them.
+        let age_min = policy.age_min.max(self.store.retention().unwrap_or_default());
+        let age = u64::try_from(age_min.as_micros()).unwrap_or(u64::MAX);
         let settled = now.as_micros().saturating_sub(age);
         let by_name: BTreeMap<&ObjectName, &Listed> =
             listing.pieces.iter().map(|listed| (&listed.name, listed)).collect();
@@ -176,12 +178,15 @@ impl LogChain {
                     Err(error) if error.is_absent() => continue,
                     Err(error) => return Err(error),
                 }
-                removed += parts.len() as u64;
-                stream::iter(parts)
-                    .map(|key| async move { self.store.delete(&key).await })
-                    .buffer_unordered(DELETES_AT_ONCE)
-                    .try_collect::<Vec<()>>()
-                    .await?;
+                let removals = stream::iter(parts).map(|key| async move {
+                    match self.store.delete(&key).await {
+                        // It goes another day.
+                        Err(error) if error.kind() == RepoErrorKind::Retained => Ok(0),
+                        gone => gone.map(|()| 1),
+                    }
+                });
+                let gone: Vec<u64> = removals.buffer_unordered(DELETES_AT_ONCE).try_collect().await?;
+                removed += gone.iter().sum::<u64>();
             }
         }
         Ok(removed)

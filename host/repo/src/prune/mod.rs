@@ -7,6 +7,9 @@
 //!     ► old index files removed ► packs removed
 //! ```
 //!
+//! What the store keeps for a while, whoever wants it gone (Object Lock), is no part of the plan until its time is over;
+//! what it refuses to remove all the same stays whole: a pack that an index file names which stayed, stays.
+//!
 //! Whatever moment it ends at, everything that a snapshot needs is in a pack that an index file names; what is left over
 //! goes the next time.
 
@@ -14,7 +17,7 @@ mod perform;
 mod plan;
 mod usage;
 
-pub use plan::{PruneOptions, PrunePlan, Repack};
+pub use plan::{PruneOptions, PrunePlan, Repack, Waiting};
 
 use crate::lock::{Lock, LockKind};
 use crate::{RepoError, RepoErrorKind, Repository, Result};
@@ -58,6 +61,9 @@ pub struct PruneReport {
     pub bytes_repacked: u64,
     /// Index files replaced.
     pub index_files_replaced: u64,
+    /// Objects that the store would not let go, though their time was over as far as we know: they go with a later
+    /// prune.
+    pub refused: u64,
 }
 
 impl Repository {

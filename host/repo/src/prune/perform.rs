@@ -8,9 +8,9 @@ use crate::lock::Lock;
 use crate::pack::PackedBlob;
 use crate::read::fetch::{Reads, get, open_all};
 use crate::write::packer::Packer;
-use crate::{Id, RepoError, Repository, Result, document};
+use crate::{Id, RepoError, RepoErrorKind, Repository, Result, document};
 use futures::{StreamExt, TryStreamExt};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::runtime::Handle;
 
@@ -28,8 +28,8 @@ pub(super) async fn perform(
     if !plan.repack.is_empty() {
         repack(repository, lock, &plan, &mut report, progress).await?;
     }
-    replace_index(repository, lock, &plan, &mut report).await?;
-    remove_packs(repository, lock, &plan, &mut report, progress).await?;
+    let named = replace_index(repository, lock, &plan, &mut report).await?;
+    remove_packs(repository, lock, &plan, &named, &mut report, progress).await?;
     Ok(report)
 }
 
@@ -98,24 +98,24 @@ async fn copy(repository: &Repository, packer: &Arc<Packer>, pack: Id, blobs: Ve
     Ok(copied)
 }
 
-/// Writes what stays of the stale index files anew, then removes them.
+/// Writes what stays of the stale index files anew, then removes them. Answers the packs that files name which the
+/// store would not let go: they must stay with them.
 async fn replace_index(
     repository: &Repository,
     lock: &Arc<Lock>,
     plan: &PrunePlan,
     report: &mut PruneReport,
-) -> Result<()> {
+) -> Result<BTreeSet<Id>> {
     let gone = plan.gone();
     let (store, key) = (repository.store(), repository.shared_key());
     let mut named: BTreeSet<Id> = BTreeSet::new();
-    // Packs of files that stay are named there.
     let mut next = IndexFile::default();
     let mut blobs = 0;
     lock.confirm().await?;
     for id in &plan.index_files {
         let file = load_file(store, key, *id).await?;
         for pack in file.packs {
-            if gone.contains(&pack.id) || !named.insert(pack.id) {
+            if gone.contains(&pack.id) || plan.named.contains(&pack.id) || !named.insert(pack.id) {
                 continue;
             }
             if blobs > 0 && blobs + pack.blobs.len() > INDEX_BLOBS_MAX {
@@ -130,11 +130,17 @@ async fn replace_index(
         write_index(repository, next, &plan.index_files).await?;
     }
     lock.confirm().await?;
-    remove(repository, lock, plan.index_files.iter().map(|id| id.key("index")).collect(), |_| {}).await?;
+    let stale = plan.index_files.iter().map(|id| (*id, id.key("index"))).collect();
+    let refused = remove(repository, lock, stale, |_| {}).await?;
     // Nor may an index file that names them.
     store.settle("index").await?;
-    report.index_files_replaced = plan.index_files.len() as u64;
-    Ok(())
+    report.index_files_replaced = (plan.index_files.len() - refused.len()) as u64;
+    report.refused += refused.len() as u64;
+    let mut named = BTreeSet::new();
+    for id in refused {
+        named.extend(load_file(store, key, id).await?.packs.iter().map(|pack| pack.id));
+    }
+    Ok(named)
 }
 
 async fn write_index(repository: &Repository, file: IndexFile, replaced: &BTreeSet<Id>) -> Result<()> {
@@ -148,34 +154,49 @@ async fn remove_packs(
     repository: &Repository,
     lock: &Arc<Lock>,
     plan: &PrunePlan,
+    named: &BTreeSet<Id>,
     report: &mut PruneReport,
     progress: Progress<'_>,
 ) -> Result<()> {
     let repacked = plan.repack.iter().map(|repack| (repack.pack, repack.bytes));
     let whole = plan.unused.iter().chain(&plan.unreferenced).map(|(id, bytes)| (*id, *bytes));
-    let packs: Vec<(Id, u64)> = whole.chain(repacked).collect();
+    let packs: BTreeMap<Id, u64> = whole.chain(repacked).filter(|(id, _)| !named.contains(id)).collect();
     let packs_total = packs.len() as u64;
-    let keys = packs.iter().map(|(id, _)| id.pack_key()).collect();
-    remove(repository, lock, keys, |packs_done| progress(PruneProgress::Removing { packs_done, packs_total })).await?;
-    report.packs_removed = packs_total;
-    report.bytes_removed = packs.iter().map(|(_, bytes)| bytes).sum();
+    let keys = packs.keys().map(|id| (*id, id.pack_key())).collect();
+    let progress = |packs_done| progress(PruneProgress::Removing { packs_done, packs_total });
+    let refused = remove(repository, lock, keys, progress).await?;
+    report.refused += refused.len() as u64;
+    report.packs_removed = packs_total - refused.len() as u64;
+    report.bytes_removed = packs.iter().filter(|(id, _)| !refused.contains(id)).map(|(_, bytes)| bytes).sum();
     Ok(())
 }
 
-/// Removes objects, as long as the lock is ours.
-async fn remove(repository: &Repository, lock: &Lock, keys: Vec<String>, mut progress: impl FnMut(u64)) -> Result<()> {
-    let mut done = 0;
-    let mut removals = futures::stream::iter(keys)
-        .map(|key| async move {
+/// Removes objects, as long as the lock is ours; answers which the store would not let go.
+async fn remove(
+    repository: &Repository,
+    lock: &Lock,
+    objects: Vec<(Id, String)>,
+    mut progress: impl FnMut(u64),
+) -> Result<BTreeSet<Id>> {
+    let (mut done, mut refused) = (0, BTreeSet::new());
+    let mut removals = futures::stream::iter(objects)
+        .map(|(id, key)| async move {
             if !lock.is_valid() {
                 lock.confirm().await?;
             }
-            repository.store().delete(&key).await
+            match repository.store().delete(&key).await {
+                Err(error) if error.kind() == RepoErrorKind::Retained => {
+                    tracing::warn!(%error, "an object stays for now");
+                    Ok(Some(id))
+                }
+                other => other.map(|()| None),
+            }
         })
         .buffer_unordered(DELETES_AT_ONCE);
-    while removals.try_next().await?.is_some() {
+    while let Some(kept) = removals.try_next().await? {
+        refused.extend(kept);
         done += 1;
         progress(done);
     }
-    Ok(())
+    Ok::<_, RepoError>(refused)
 }

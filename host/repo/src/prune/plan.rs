@@ -7,6 +7,7 @@ use crate::limits::{INDEX_BLOBS_MAX, LOADS_MAX, SMALL_INDEX_FILES_MAX, SMALL_PAC
 use crate::marks::Marks;
 use crate::pack::{BlobKind, pack_bytes};
 use crate::{Id, RepoError, RepoErrorKind, Repository, Result, snapshot};
+use backstay_core::Timestamp;
 use futures::{StreamExt, TryStreamExt};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -42,6 +43,16 @@ pub struct Repack {
     pub unused_bytes: u64,
 }
 
+/// Packs that would go if the store did not keep them for a while.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Waiting {
+    /// The packs, with their bytes.
+    pub packs: BTreeMap<Id, u64>,
+    /// When all of them may go.
+    pub until: Option<Timestamp>,
+}
+
 /// What a prune does.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -58,6 +69,8 @@ pub struct PrunePlan {
     pub unused: BTreeMap<Id, u64>,
     /// Packs to be copied, in the order in which they are.
     pub repack: Vec<Repack>,
+    /// Packs with nothing in use that stay for now.
+    pub waiting: Waiting,
     /// Bytes in packs that stay which nothing refers to: copying them costs more than they take.
     pub unused_bytes_left: u64,
     /// Packs that the index names and that are gone; nothing in them is used.
@@ -69,6 +82,9 @@ pub struct PrunePlan {
     pub(super) index: Arc<Index>,
     #[serde(skip)]
     pub(super) used: Arc<Marks>,
+    /// Packs that index files name which stay.
+    #[serde(skip)]
+    pub(super) named: BTreeSet<Id>,
 }
 
 impl PrunePlan {
@@ -108,6 +124,15 @@ struct PackUse {
     used_bytes: u64,
     unused_bytes: u64,
     is_tree: bool,
+    /// Until when the store keeps it, or an index file that names it.
+    kept: Option<Timestamp>,
+}
+
+/// A pack as the store lists it.
+#[derive(Clone, Copy)]
+struct Listed {
+    bytes: u64,
+    kept: Option<Timestamp>,
 }
 
 pub(super) async fn plan(
@@ -125,20 +150,27 @@ pub(super) async fn plan(
         _ => error,
     })?;
     let mut plan = PrunePlan { snapshots: snapshots.len() as u64, ..PrunePlan::default() };
-    let mut there: HashMap<Id, u64> = HashMap::new();
-    for object in repository.store().list("data").await? {
+    let mut there: HashMap<Id, Listed> = HashMap::new();
+    let store = repository.store();
+    for object in store.list("data").await? {
         plan.packs += 1;
         plan.bytes += object.bytes;
         if let Some(id) = Id::from_key(&object.key).filter(|id| id.pack_key() == object.key) {
-            there.insert(id, object.bytes);
+            there.insert(id, Listed { bytes: object.bytes, kept: store.kept_until(&object) });
         }
     }
     let (packs, files) = pack_uses(repository, &index, &used, &there).await?;
-    plan.unreferenced =
-        there.iter().filter(|(id, _)| !packs.contains_key(id)).map(|(id, bytes)| (*id, *bytes)).collect();
+    for (id, listed) in there.iter().filter(|(id, _)| !packs.contains_key(id)) {
+        match listed.kept {
+            None => drop(plan.unreferenced.insert(*id, listed.bytes)),
+            Some(until) => plan.waiting.add(*id, listed.bytes, until),
+        }
+    }
     sort_packs(&mut plan, options, &packs);
     let gone = plan.gone();
     plan.index_files = stale_files(&files, &gone);
+    let staying = files.iter().filter(|file| !plan.index_files.contains(&file.id));
+    plan.named = staying.flat_map(|file| file.packs.iter().copied()).collect();
     (plan.index, plan.used) = (index, Arc::new(used));
     Ok(plan)
 }
@@ -148,6 +180,14 @@ struct FileUse {
     id: Id,
     packs: Vec<Id>,
     blobs: usize,
+    is_kept: bool,
+}
+
+impl Waiting {
+    fn add(&mut self, pack: Id, bytes: u64, until: Timestamp) {
+        self.packs.insert(pack, bytes);
+        self.until = self.until.max(Some(until));
+    }
 }
 
 /// Reads the index files once more, one after another: all of them at once would be twice the index in memory.
@@ -155,33 +195,43 @@ async fn pack_uses(
     repository: &Repository,
     index: &Arc<Index>,
     used: &Marks,
-    there: &HashMap<Id, u64>,
+    there: &HashMap<Id, Listed>,
 ) -> Result<(HashMap<Id, PackUse>, Vec<FileUse>)> {
     let (store, key) = (repository.store(), repository.shared_key());
     let mut packs: HashMap<Id, PackUse> = HashMap::new();
     let mut files = Vec::new();
+    let kept: HashMap<Id, Timestamp> = match store.retention() {
+        None => HashMap::new(),
+        Some(_) => {
+            let listed = store.list("index").await?;
+            listed.iter().filter_map(|object| Some((Id::from_key(&object.key)?, store.kept_until(object)?))).collect()
+        }
+    };
     let ids: Vec<Id> = index.files().copied().collect();
     let mut loads = futures::stream::iter(ids)
         .map(|id| async move { Ok::<_, RepoError>((id, load_file(store, key, id).await?)) })
         .buffer_unordered(LOADS_MAX);
     while let Some((id, file)) = loads.try_next().await? {
         let blobs = file.packs.iter().map(|pack| pack.blobs.len()).sum();
-        files.push(FileUse { id, packs: file.packs.iter().map(|pack| pack.id).collect(), blobs });
-        count(&mut packs, file, index, used, there)?;
+        let kept = kept.get(&id).copied();
+        let named = file.packs.iter().map(|pack| pack.id).collect();
+        files.push(FileUse { id, packs: named, blobs, is_kept: kept.is_some() });
+        count(&mut packs, (file, kept), index, used, there)?;
     }
     Ok((packs, files))
 }
 
 fn count(
     packs: &mut HashMap<Id, PackUse>,
-    file: IndexFile,
+    (file, file_kept): (IndexFile, Option<Timestamp>),
     index: &Index,
     used: &Marks,
-    there: &HashMap<Id, u64>,
+    there: &HashMap<Id, Listed>,
 ) -> Result<()> {
     for pack in file.packs {
         let blobs = pack.packed();
-        let bytes = there.get(&pack.id).copied();
+        let listed = there.get(&pack.id).copied();
+        let bytes = listed.map(|listed| listed.bytes);
         let in_use = blobs.iter().filter(|blob| {
             let number = index.number_of(blob.kind, &blob.id).ok().filter(|number| used.has(*number as usize));
             // Of a blob that lies in several packs only one counts: the one that readers take.
@@ -204,7 +254,9 @@ fn count(
         }
         let is_tree = blobs.first().is_some_and(|blob| blob.kind == BlobKind::Tree);
         // A pack that two files name has the same blobs in both.
-        packs.insert(pack.id, PackUse { bytes, used_bytes, unused_bytes, is_tree });
+        let before = packs.get(&pack.id).and_then(|before| before.kept);
+        let kept = before.max(file_kept).max(listed.and_then(|listed| listed.kept));
+        packs.insert(pack.id, PackUse { bytes, used_bytes, unused_bytes, is_tree, kept });
     }
     Ok(())
 }
@@ -213,7 +265,7 @@ fn count(
 fn sort_packs(plan: &mut PrunePlan, options: &PruneOptions, packs: &HashMap<Id, PackUse>) {
     let mut partly: Vec<Repack> = Vec::new();
     let mut small: Vec<Repack> = Vec::new();
-    let mut used_total = 0;
+    let (mut used_total, mut kept_unused) = (0, 0);
     for (id, pack) in packs {
         let Some(bytes) = pack.bytes else {
             plan.absent.insert(*id);
@@ -222,7 +274,13 @@ fn sort_packs(plan: &mut PrunePlan, options: &PruneOptions, packs: &HashMap<Id, 
         used_total += pack.used_bytes;
         let PackUse { used_bytes, unused_bytes, .. } = *pack;
         let repack = Repack { pack: *id, bytes, used_bytes, unused_bytes };
-        if pack.used_bytes == 0 {
+        if let Some(until) = pack.kept {
+            if pack.used_bytes == 0 {
+                plan.waiting.add(*id, bytes, until);
+            } else {
+                kept_unused += unused_bytes;
+            }
+        } else if pack.used_bytes == 0 {
             plan.unused.insert(*id, bytes);
         } else if unused_bytes > 0 {
             partly.push(repack);
@@ -248,7 +306,7 @@ fn sort_packs(plan: &mut PrunePlan, options: &PruneOptions, packs: &HashMap<Id, 
             plan.repack.push(pack);
         }
     }
-    plan.unused_bytes_left = left;
+    plan.unused_bytes_left = left + kept_unused;
     if small.len() > SMALL_PACKS_MAX {
         small.sort_by_key(|pack| pack.pack);
         for pack in small {
@@ -264,7 +322,10 @@ fn sort_packs(plan: &mut PrunePlan, options: &PruneOptions, packs: &HashMap<Id, 
 fn stale_files(files: &[FileUse], gone: &BTreeSet<Id>) -> BTreeSet<Id> {
     let mut seen = BTreeSet::new();
     let mut stale = BTreeSet::new();
-    for file in files {
+    // Those that stay first: what they name need not be in another.
+    let (kept, free): (Vec<&FileUse>, Vec<&FileUse>) = files.iter().partition(|file| file.is_kept);
+    seen.extend(kept.iter().flat_map(|file| file.packs.iter().copied()));
+    for file in &free {
         let names_gone = file.packs.iter().any(|pack| gone.contains(pack));
         // A pack belongs into one file.
         let repeats = file.packs.iter().any(|pack| !seen.insert(*pack));
@@ -272,7 +333,7 @@ fn stale_files(files: &[FileUse], gone: &BTreeSet<Id>) -> BTreeSet<Id> {
             stale.insert(file.id);
         }
     }
-    let small: Vec<Id> = files.iter().filter(|file| file.blobs < INDEX_BLOBS_MAX / 4).map(|file| file.id).collect();
+    let small: Vec<Id> = free.iter().filter(|file| file.blobs < INDEX_BLOBS_MAX / 4).map(|file| file.id).collect();
     if !stale.is_empty() || small.len() > SMALL_INDEX_FILES_MAX {
         stale.extend(small);
     }

@@ -153,6 +153,20 @@ impl Store {
         self.retention
     }
 
+    /// The same place, which keeps every object so long, whoever wants it gone.
+    #[must_use]
+    pub fn with_retention(mut self, retention: Duration) -> Self {
+        self.retention = Some(retention);
+        self
+    }
+
+    /// Until when the store keeps this object, whoever wants it gone; nothing where it may go by now.
+    pub fn kept_until(&self, object: &ObjectInfo) -> Option<Timestamp> {
+        let retention = u64::try_from(self.retention?.as_micros()).unwrap_or(u64::MAX);
+        let until = Timestamp::from_micros(object.modified.as_micros().saturating_add(retention));
+        (until > Timestamp::from(std::time::SystemTime::now())).then_some(until)
+    }
+
     /// The folder of a local store.
     pub(crate) fn folder(&self) -> Option<&PathBuf> {
         self.folder.as_deref()
