@@ -88,11 +88,20 @@ impl Backstay {
 
     /// A target at `address`, a repository on an S3 server that is reached at `through`, initialised.
     pub fn on_s3(address: &str, s3: &S3, through: SocketAddr) -> Result<Self> {
+        Self::on_s3_with(address, s3, through, &[])
+    }
+
+    /// A repository in a bucket that keeps every object so many days.
+    pub fn on_locked_s3(address: &str, s3: &S3, days: u32) -> Result<Self> {
+        Self::on_s3_with(address, s3, s3.address(), &[format!("object-lock-days = {days}")])
+    }
+
+    fn on_s3_with(address: &str, s3: &S3, through: SocketAddr, more: &[String]) -> Result<Self> {
         let scratch = Scratch::new()?;
         let credentials = s3.credentials();
         account::write(&scratch.join("s3.secret"), &credentials.secret_access_key)?;
         let prefix = "some/prefix";
-        let repository = vec![
+        let mut repository = vec![
             format!("url = \"s3://{BUCKET}/{prefix}\""),
             format!("endpoint = \"http://{through}\""),
             "region = \"us-east-1\"".into(),
@@ -101,6 +110,7 @@ impl Backstay {
             format!("access-key-id = \"{}\"", credentials.access_key_id),
             format!("secret-access-key-file = \"{}\"", scratch.join("s3.secret").display()),
         ];
+        repository.extend_from_slice(more);
         let url = format!("s3:http://{}/{BUCKET}/{prefix}", s3.address());
         let restic = Restic::new(url, &scratch.join("repository.password"), Some(credentials));
         let new = Self::new(scratch, address, repository, restic)?;

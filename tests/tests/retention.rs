@@ -9,6 +9,7 @@ use backstay_tests::{
     limits,
     postgres::{Installation, Options, Postgres},
     rehearsal::Rehearsal,
+    s3::{self, S3},
     scratch::wait_for,
     seed::Seed,
     target::{Stop, Target},
@@ -201,5 +202,47 @@ fn writers_an_archive_prunes_and_stock_restic_work_on_one_repository_at_once() -
     }
     let newest = backstay.backup()?;
     restored(&backstay, &server, &newest, &Stop::latest(), &expected)?;
+    backstay.finish()
+}
+
+#[test]
+fn what_a_locked_bucket_keeps_waits_and_is_told() -> Result<()> {
+    let s3 = S3::start_with(s3::Options { object_lock_days: Some(2), ..s3::Options::default() })?;
+    let mut seed = Seed::from_env("retention");
+    let server = Postgres::create(&Installation::postgres_15()?, &Options { wal_segment_mb: 1, ..Options::default() })?;
+    ledger::create(&server, None)?;
+    let backstay = Backstay::on_locked_s3(&server.address(), &s3, 2)?;
+    let mut archive = backstay.archive()?;
+    server.wait_streaming("backstay")?;
+    let first = backstay.backup()?;
+    write(&server, &mut seed, "one")?;
+    let second = backstay.backup()?;
+    let ledger = write(&server, &mut seed, "two")?;
+    backstay.wait_archived(&mut archive, server.flushed()?)?;
+    archive.stop()?;
+
+    let soon = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(47);
+    let late =
+        |until: &Value| -> Result<bool> { Ok(until.as_str().context("a time")?.parse::<jiff::Timestamp>()? > soon) };
+    for arguments in [["forget", TARGET, "--keep-last", "1", "--dry-run"], ["forget", TARGET, "--keep-last", "1", "-v"]]
+    {
+        let plan = backstay.ok(&arguments)?;
+        ensure!(ids(&plan["forgotten"]).is_empty(), "the store keeps it: {plan}");
+        ensure!(ids(&plan["waiting"]) == [&first.id], "it waits: {plan}");
+        ensure!(late(&plan["waiting"][0]["until"])?, "and is told until when: {plan}");
+    }
+    // Whoever may hide things, as stock restic may, does not free them.
+    backstay.restic().when_unlocked(&["forget", &first.id])?;
+    let pruned = backstay.ok(&["prune", "main"])?;
+    let plan = &pruned["plan"];
+    ensure!(plan["unused-bytes-left"].as_u64() > Some(0), "what it alone had is unused: {pruned}");
+    ensure!(plan["repack"].as_array().is_some_and(Vec::is_empty), "and not copied, which would free nothing: {pruned}");
+    ensure!(pruned["done"]["packs-removed"] == 0 && pruned["bytes-freed"] == 0, "nothing went: {pruned}");
+    let log = &pruned["logs"][0];
+    ensure!(log["objects"] == 0 && log["objects-waiting"].as_u64() > Some(0), "the log waits, too: {pruned}");
+    ensure!(late(&log["waiting-until"])?, "until the store lets it go: {pruned}");
+    backstay.ok(&["repo", "check", "main", "--read-data"])?;
+    backstay.restic().check_read_data()?;
+    restored(&backstay, &server, &second, &named("two"), &ledger)?;
     backstay.finish()
 }
