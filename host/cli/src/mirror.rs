@@ -22,7 +22,7 @@ use backstay_pipeline::{
     transfer::{CaughtUp, catch_up, copy_log},
 };
 use backstay_repo::{
-    Copied, Store,
+    Copied,
     log::{CompactPolicy, LogChain, LogCopied, LogCopyOptions},
 };
 use serde::Serialize;
@@ -236,7 +236,7 @@ struct Follower<'a> {
     target: &'a TargetName,
     /// Kept: they remember the headers they have read.
     ours: Option<LogChain>,
-    theirs: Option<(Store, LogChain)>,
+    theirs: Option<LogChain>,
     compacted: Instant,
 }
 
@@ -281,18 +281,13 @@ impl Follower<'_> {
     }
 
     async fn round(&mut self) -> Result<LogCopied, Failure> {
-        let (store, theirs) = match &mut self.theirs {
+        let theirs = match &mut self.theirs {
             Some(theirs) => theirs,
             None => {
                 let open = open(self.repository).await?;
-                self.theirs.insert((open.store().clone(), open_log(&open, self.target).await?))
+                self.theirs.insert(open_log(&open, self.target).await?)
             }
         };
-        // A folder that is not mounted takes everything, and it is lost to sight once it is.
-        if !store.exists("config").await? {
-            let what = format!("there is no repository at {} any more", store.address());
-            return Err(Failure::new(FailureKind::Unreachable, what));
-        }
         let ours = match &mut self.ours {
             Some(ours) => {
                 ours.load().await?;

@@ -148,6 +148,7 @@ impl Repository {
     }
 
     fn new(store: Store, key: Arc<MasterKey>, key_id: Id, id: Id) -> Self {
+        let store = store.holding_repository();
         Self { shared: Arc::new(Shared { store, key, key_id, id, index: Mutex::new(None) }) }
     }
 

@@ -474,3 +474,28 @@ async fn everything_runs_in_a_task() {
     });
     assert!(task.await.unwrap());
 }
+
+#[tokio::test]
+async fn a_folder_that_is_taken_away_is_not_made_anew() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path().join("disk");
+    let store = Store::connect(&StoreConfig::new(format!("file://{}", folder.display()))).unwrap();
+    let options = InitOptions { kdf: KdfCost::TRIVIAL };
+    let repository = Repository::init(store, &Password::new("x"), options).await.unwrap();
+    let backup = one_file(&repository, b"x").await;
+    std::fs::rename(&folder, place.path().join("elsewhere")).unwrap();
+    for refused in [
+        repository.store().put_new("logs/x", "x").await,
+        repository.store().put_overwrite("pins/x", "x").await,
+        repository.store().put_new("data/x", vec![0; 8 << 20]).await,
+        repository.lock(LockKind::Shared).await.map(drop),
+        repository.pin(&backup.id, "").await,
+    ] {
+        let error = refused.expect_err("its disk is gone");
+        assert!(matches!(error.kind(), RepoErrorKind::Unreachable | RepoErrorKind::NotFound), "{error}");
+    }
+    assert!(!folder.exists(), "a folder was made where the disk was");
+    std::fs::rename(place.path().join("elsewhere"), &folder).unwrap();
+    repository.store().put_new("logs/x", "x").await.expect("it is back");
+    repository.open_snapshot(&backup.id).await.expect("with all it had");
+}

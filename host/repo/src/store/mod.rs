@@ -51,6 +51,8 @@ pub struct Store {
     address: Arc<str>,
     /// The folder of a local store.
     folder: Option<Arc<PathBuf>>,
+    /// Whether that folder holds a repository, and nothing is written once it does not any more.
+    holds_repository: bool,
     /// How large objects get there.
     direct: Option<Arc<Direct>>,
     /// Nothing: what is seen is durable.
@@ -95,6 +97,7 @@ impl Store {
             direct,
             address: config.url.as_str().into(),
             folder: built.folder.map(Arc::new),
+            holds_repository: false,
             upload: built.limits.upload.map(|pace| Arc::new(Pace::new(pace))),
             download: built.limits.download.map(|pace| Arc::new(Pace::new(pace))),
             retention: built.retention,
@@ -108,6 +111,7 @@ impl Store {
             objects,
             address: address.into(),
             folder: None,
+            holds_repository: false,
             direct: None,
             names: None,
             upload: None,
@@ -167,6 +171,27 @@ impl Store {
         (until > Timestamp::from(std::time::SystemTime::now())).then_some(until)
     }
 
+    /// The same place, known to hold a repository. A folder that holds none later is the place where a disk is not
+    /// mounted any more: it would take everything, and what it took is lost to sight once the disk is back.
+    pub(crate) fn holding_repository(mut self) -> Self {
+        self.holds_repository = true;
+        self
+    }
+
+    async fn expect_repository(&self) -> Result<()> {
+        let Some(folder) = self.folder().filter(|_| self.holds_repository) else { return Ok(()) };
+        let there = tokio::fs::try_exists(folder.join("config")).await;
+        match there {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(RepoError::new(
+                RepoErrorKind::Unreachable,
+                format!("failed to write: there is no repository at {} any more", self.address),
+            )
+            .advise("is its disk mounted?")),
+            Err(error) => Err(RepoError::io(format!("failed to look at {}", self.address), error)),
+        }
+    }
+
     /// The folder of a local store.
     pub(crate) fn folder(&self) -> Option<&PathBuf> {
         self.folder.as_deref()
@@ -179,8 +204,10 @@ impl Store {
     pub async fn put_new(&self, key: &str, body: impl Into<Bytes>) -> Result<()> {
         let (path, body) = (location(key)?, body.into());
         pass(&self.upload, body.len()).await;
+        self.expect_repository().await?;
         if self.put_directly(key, &body).await? {
-            return Ok(());
+            // It may have gone in between.
+            return self.expect_repository().await;
         }
         let options = PutOptions::from(PutMode::Create);
         let put = self
@@ -188,7 +215,7 @@ impl Store {
             .run(&format!("write {key}"), || self.objects.put_opts(&path, body.clone().into(), options.clone()))
             .await;
         match put {
-            Ok(_) => Ok(()),
+            Ok(_) => self.expect_repository().await,
             Err(error) if error.kind() == RepoErrorKind::AlreadyExists => {
                 // Perhaps an earlier attempt of ours arrived and its answer did not.
                 let there = self.get(key, body.len() as u64).await;
@@ -233,7 +260,9 @@ impl Store {
     pub async fn put_overwrite(&self, key: &str, body: impl Into<Bytes>) -> Result<()> {
         let (path, body) = (location(key)?, body.into());
         pass(&self.upload, body.len()).await;
-        self.retry.run(&format!("write {key}"), || self.objects.put(&path, body.clone().into())).await.map(drop)
+        self.expect_repository().await?;
+        self.retry.run(&format!("write {key}"), || self.objects.put(&path, body.clone().into())).await?;
+        self.expect_repository().await
     }
 
     /// Reads a whole object of at most `bytes_max` bytes.
