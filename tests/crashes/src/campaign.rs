@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 /// Cases by chance for each share of a scenario on each medium.
-const CHANCES: usize = 100;
+const CHANCES: usize = 60;
 /// Orders of one scenario that are tried.
 const ORDERS_MAX: usize = 20_000;
 /// Failures that are shown with all that happened.

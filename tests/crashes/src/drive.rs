@@ -1,6 +1,6 @@
 //! One run: clients on a store, under a plan, until they are done or dead.
 
-use crate::job::Surroundings;
+use crate::job::{Place, Surroundings};
 use crate::ledger::Ledger;
 use crate::plan::{Decision, Luck, Plan, View};
 use crate::scenario::Scenario;
@@ -35,7 +35,9 @@ pub fn run(scenario: &Scenario, medium: Medium, plan: &mut dyn Plan) -> Run {
     // Made on a runtime of its own.
     stage(scenario.before);
     let runtime = crate::stage::runtime();
-    let run = runtime.block_on(run_here(scenario, medium, plan));
+    // On this thread: a copy's work cannot be shown to be fit for another.
+    let clients = tokio::task::LocalSet::new();
+    let run = clients.block_on(&runtime, run_here(scenario, medium, plan));
     // Threads of dead processes wait for what never comes.
     runtime.shutdown_background();
     run
@@ -53,14 +55,15 @@ async fn run_here(scenario: &Scenario, medium: Medium, plan: &mut dyn Plan) -> R
         client,
         maker,
         world: Arc::clone(&world),
-        folder: None,
+        place: Place::First,
         keys: stage.keys.clone(),
+        second: stage.second.clone(),
         ledger: Arc::clone(&ledger),
     };
     let faults = scenario.weather.faults;
     let mut clients: Vec<JoinHandle<()>> = Vec::new();
     for (client, job) in scenario.jobs.iter().enumerate() {
-        clients.push(tokio::spawn(surroundings(client, client as u64).run(*job, faults)));
+        clients.push(tokio::task::spawn_local(surroundings(client, client as u64).run(*job, faults)));
     }
     let (steps, abandoned) = drive(&world, &ledger, plan, &clients).await;
     for (client, task) in clients.iter().enumerate() {

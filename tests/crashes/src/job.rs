@@ -5,12 +5,15 @@ use crate::ledger::{Files, Ledger};
 use crate::seed::noise;
 use crate::stage::{Keys, LITTER_MAKER};
 use crate::world::{Client, World};
-use backstay_core::{Position, RelativePath, Segment, Timestamp};
-use backstay_repo::log::{CompactPolicy, LogChain, LogError};
+use backstay_core::{BackupId, Position, RelativePath, Segment, Timestamp};
+use backstay_repo::log::{CompactPolicy, LogChain, LogCopyOptions, LogError};
+use backstay_repo::store::Names;
 use backstay_repo::{
-    BackupOptions, CheckOptions, FileAttributes, InitOptions, KdfCost, LockKind, Password, PruneOptions, RepoError,
-    RepoErrorKind, Repository, RetryPolicy, SnapshotMeta, Store, StoreConfig,
+    BackupOptions, CheckOptions, FileAttributes, IndexRepair, InitOptions, KdfCost, LockKind, Password, PruneOptions,
+    RepoError, RepoErrorKind, Repository, RetryPolicy, SnapshotCopy, SnapshotMeta, Store, StoreConfig,
 };
+use object_store::prefix::PrefixStore;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,6 +64,10 @@ pub enum Job {
     Forget,
     /// Removes all that nothing refers to.
     Prune,
+    /// Copies all there is into the second repository, log too: what a mirror and `repo copy` do.
+    Copy,
+    /// Makes an index of what packs say about themselves.
+    RepairIndex,
     /// Reads all there is, as a restore does.
     Read,
     /// Checks all there is.
@@ -68,6 +75,20 @@ pub enum Job {
     /// Takes a lock, and holds it for a while.
     Hold(LockKind),
 }
+
+/// Where a repository lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// At the root of the world.
+    First,
+    /// In the world's folder [`SECOND`].
+    Second,
+    /// In a folder of this machine.
+    Folder(PathBuf),
+}
+
+/// Where the second repository lies.
+pub const SECOND: &str = "second";
 
 /// A client's surroundings.
 #[derive(Clone)]
@@ -78,10 +99,12 @@ pub struct Surroundings {
     pub maker: u64,
     /// The store.
     pub world: Arc<World>,
-    /// A folder of this machine, instead of the world.
-    pub folder: Option<PathBuf>,
-    /// What opens the repository.
+    /// Which repository is meant.
+    pub place: Place,
+    /// What opens it.
     pub keys: Keys,
+    /// What opens the second one, where there are two.
+    pub second: Option<Keys>,
     /// What it was told.
     pub ledger: Arc<Ledger>,
 }
@@ -141,7 +164,7 @@ impl Trouble {
 impl Surroundings {
     /// The store as this client has it.
     pub fn store(&self) -> Store {
-        if let Some(folder) = &self.folder {
+        if let Place::Folder(folder) = &self.place {
             let config = StoreConfig::new(format!("file://{}", folder.display()));
             return Store::connect(&config).expect("it is the path of a folder");
         }
@@ -153,8 +176,19 @@ impl Surroundings {
             backoff_max: Duration::ZERO,
             ..RetryPolicy::default()
         };
-        let names = Arc::new(front.clone());
-        Store::from_object_store(Arc::new(front), "simulated").with_names(names).with_retry(retry)
+        let store = match self.place {
+            Place::Second => {
+                let below = PrefixStore::new(front.clone(), SECOND);
+                Store::from_object_store(Arc::new(below), "simulated/second").with_names(Arc::new(Below(front)))
+            }
+            _ => Store::from_object_store(Arc::new(front.clone()), "simulated").with_names(Arc::new(front)),
+        };
+        store.with_retry(retry)
+    }
+
+    /// The same client, which means the second repository.
+    pub fn second(&self) -> Option<Self> {
+        Some(Self { place: Place::Second, keys: self.second.clone()?, second: None, ..self.clone() })
     }
 
     /// Opens the repository.
@@ -183,6 +217,8 @@ impl Surroundings {
             Job::Compact => self.compact().await,
             Job::Forget => self.forget().await,
             Job::Prune => self.prune().await,
+            Job::Copy => self.copy().await,
+            Job::RepairIndex => self.repair_index().await,
             Job::Read => self.read().await,
             Job::Check => self.check().await,
             Job::Hold(kind) => self.hold(kind).await,
@@ -276,7 +312,8 @@ impl Surroundings {
         let snapshots = repository.snapshots().await?;
         let ids: Vec<_> = snapshots.into_iter().filter(|one| one.tags.contains(&tag)).map(|one| one.id).collect();
         self.ledger.forgets(LITTER_MAKER);
-        Ok(repository.forget(&ids).await?)
+        repository.forget(&ids).await?;
+        Ok(())
     }
 
     async fn prune(&self) -> Result<(), Trouble> {
@@ -292,6 +329,39 @@ impl Surroundings {
         self.ledger.leaves(self.client);
         lock.give_back().await?;
         Ok(done.map(drop)?)
+    }
+
+    async fn copy(&self) -> Result<(), Trouble> {
+        let second = self.second().expect("a scenario with a copy has two repositories");
+        let (from, to) = (self.repository().await?, second.repository().await?);
+        let snapshots = from.snapshots().await?;
+        let makers: BTreeMap<BackupId, u64> =
+            snapshots.iter().filter_map(|one| Some((one.id.clone(), maker_of(&one.tags)?))).collect();
+        let copy = SnapshotCopy::plan(&from, &to, snapshots).await?;
+        let there = copy.summary().there.clone();
+        let report = copy.perform(|_, _| {}).await?;
+        if !report.damaged.is_empty() {
+            self.ledger.violated(format!("client {} copies while others work: {:?}", self.client, report.damaged));
+        }
+        for copied in there.into_iter().chain(report.copied) {
+            if let Some(maker) = makers.get(&copied.from) {
+                self.ledger.copied(*maker, copied.to);
+            }
+        }
+        let (ours, mut theirs) = (self.log().await?, second.log().await?);
+        ours.copy_to(&mut theirs, LogCopyOptions::default(), &|_| ()).await?;
+        // Told only of what was there when it began.
+        for epoch in ours.chain().epochs() {
+            if let Some(end) = ours.chain().end_of(epoch) {
+                self.ledger.copied_log(epoch, end.offset);
+            }
+        }
+        Ok(())
+    }
+
+    async fn repair_index(&self) -> Result<(), Trouble> {
+        let repository = self.repository().await?;
+        Ok(IndexRepair::plan(&repository, LockKind::Exclusive).await?.perform().await?)
     }
 
     /// All that was promised before it began must be there while others work.
@@ -326,6 +396,20 @@ impl Surroundings {
         lock.release().await?;
         Ok(confirmed?)
     }
+}
+
+/// The names below the second repository's folder.
+struct Below(Front);
+
+#[async_trait::async_trait]
+impl Names for Below {
+    async fn settle(&self, folder: &str) -> std::io::Result<()> {
+        self.0.settle(&format!("{SECOND}/{folder}")).await
+    }
+}
+
+fn maker_of(tags: &[String]) -> Option<u64> {
+    tags.iter().find_map(|tag| tag.strip_prefix("maker=")?.parse().ok())
 }
 
 /// The tag that says whose snapshot it is.

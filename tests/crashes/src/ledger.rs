@@ -41,6 +41,10 @@ pub struct Promises {
     pub told: BTreeMap<u64, u64>,
     /// By epoch, what lies before this may be gone.
     pub cut: BTreeMap<u64, u64>,
+    /// By maker, the backups that were acknowledged to be in the second repository too.
+    pub copied: BTreeMap<u64, BackupId>,
+    /// By epoch, how far the log was acknowledged to be there too.
+    pub copied_log: BTreeMap<u64, u64>,
     /// There is a repository.
     pub initialised: bool,
     /// Merged pieces of log may be damaged: then their parts are still there.
@@ -53,6 +57,22 @@ pub struct Promises {
 /// What was promised, shared by all clients.
 #[derive(Debug, Default)]
 pub struct Ledger(Mutex<Promises>);
+
+impl Promises {
+    /// What the second repository must hold: what was copied, and nothing that nobody made.
+    pub fn of_copies(&self) -> Self {
+        let mut copies = self.clone();
+        for kept in &mut copies.backups {
+            kept.id = self.copied.get(&kept.maker).cloned();
+            // Whoever forgets a backup forgets it in the first one.
+            kept.forgotten = false;
+        }
+        let reached = |epoch: u64| self.copied_log.get(&epoch).copied().unwrap_or(0);
+        copies.log.retain(|told| told.piece.end.offset <= reached(told.piece.start.epoch));
+        copies.told = self.copied_log.clone();
+        copies
+    }
+}
 
 impl Ledger {
     /// One that goes on from what was promised before.
@@ -103,6 +123,18 @@ impl Ledger {
         let mut promises = self.promises();
         let told = promises.told.entry(epoch).or_default();
         *told = end.max(*told);
+    }
+
+    /// The second repository has that backup too.
+    pub fn copied(&self, maker: u64, id: BackupId) {
+        self.promises().copied.insert(maker, id);
+    }
+
+    /// It has the log up to here.
+    pub fn copied_log(&self, epoch: u64, end: u64) {
+        let mut promises = self.promises();
+        let reached = promises.copied_log.entry(epoch).or_default();
+        *reached = end.max(*reached);
     }
 
     /// There is a repository now.

@@ -11,9 +11,24 @@ use std::collections::BTreeSet;
 /// Every rule, on what is left. `auditor` is a client whose requests wait for nothing.
 pub async fn all_hold(auditor: &Surroundings) -> Vec<String> {
     let promised = auditor.ledger.snapshot();
-    match look(auditor, &promised).await {
+    let mut broken = match look(auditor, &promised).await {
         Ok(broken) => broken,
         Err(trouble) => vec![format!("failed to look: {trouble}")],
+    };
+    if let Some(second) = auditor.second() {
+        match look(&second, &promised.of_copies()).await {
+            Ok(found) => broken.extend(found.into_iter().map(|what| format!("in the copy: {what}"))),
+            Err(trouble) => broken.push(format!("failed to look at the copy: {trouble}")),
+        }
+    }
+    broken
+}
+
+/// Takes away the locks of those who held them: they are dead.
+pub async fn unlock(auditor: &Surroundings) {
+    let unlocked = async { auditor.repository().await?.unlock(true).await };
+    if let Err(error) = unlocked.await {
+        auditor.ledger.violated(format!("failed to unlock: {error}"));
     }
 }
 

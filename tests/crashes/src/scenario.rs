@@ -77,6 +77,35 @@ pub const SCENARIOS: &[Scenario] = &[
         share: 1,
         ..PLAIN
     },
+    Scenario { name: "copy", before: Before::Paired, jobs: &[Job::Copy], ..PLAIN },
+    Scenario { name: "two-copies", before: Before::Paired, jobs: &[Job::Copy, Job::Copy], ..PLAIN },
+    Scenario { name: "backup-and-copy", before: Before::Paired, jobs: &[Job::Backup, Job::Copy], ..PLAIN },
+    Scenario { name: "prune-and-copy", before: Before::Paired, jobs: &[Job::Prune, Job::Copy], share: 1, ..PLAIN },
+    Scenario {
+        name: "archive-compaction-and-copy",
+        before: Before::Paired,
+        jobs: &[Job::Archive { server: 0, pieces: 3 }, Job::Compact, Job::Copy],
+        share: 3,
+        ..PLAIN
+    },
+    Scenario { name: "repair", before: Before::Unindexed, jobs: &[Job::RepairIndex], share: 1, ..PLAIN },
+    Scenario { name: "two-repairs", before: Before::Unindexed, jobs: &[Job::RepairIndex, Job::RepairIndex], ..PLAIN },
+    Scenario { name: "backup-and-repair", before: Before::Unindexed, jobs: &[Job::Backup, Job::RepairIndex], ..PLAIN },
+    Scenario {
+        name: "archive-and-repair",
+        before: Before::Unindexed,
+        jobs: &[Job::Archive { server: 0, pieces: 2 }, Job::RepairIndex],
+        share: 1,
+        ..PLAIN
+    },
+    Scenario { name: "prune-and-repair", before: Before::Littered, jobs: &[Job::Prune, Job::RepairIndex], ..PLAIN },
+    Scenario {
+        name: "copy-and-repair",
+        before: Before::Paired,
+        jobs: &[Job::Copy, Job::RepairIndex],
+        share: 1,
+        ..PLAIN
+    },
     Scenario { name: "archive", jobs: &[Job::Archive { server: 0, pieces: 4 }], share: 1, ..PLAIN },
     Scenario {
         name: "first-archive",
@@ -188,13 +217,20 @@ pub async fn aftermath(scenario: &Scenario, auditor: &Surroundings, works_on: bo
     if scenario.before == Before::Nothing {
         return after_init(auditor).await;
     }
+    if scenario.before == Before::Unindexed {
+        // Whoever comes next repairs what may be half repaired.
+        rules::unlock(auditor).await;
+        auditor.clone().run(Job::RepairIndex, false).await;
+    }
     let mut broken = rules::all_hold(auditor).await;
     if !broken.is_empty() || !works_on {
         return broken;
     }
     let mut next = auditor.clone();
     next.maker = 2_000;
-    for job in [Job::Prune, Job::Backup, Job::Archive { server: LATER_SERVER, pieces: 2 }] {
+    let copy = next.second.as_ref().map(|_| Job::Copy);
+    let jobs = [Job::Prune, Job::Backup, Job::Archive { server: LATER_SERVER, pieces: 2 }];
+    for job in jobs.into_iter().chain(copy) {
         next.clone().run(job, false).await;
     }
     broken.extend(rules::all_hold(&next).await.into_iter().map(|what| format!("after working on: {what}")));

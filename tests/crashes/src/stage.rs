@@ -1,6 +1,6 @@
 //! What is on the store before a scenario begins.
 
-use crate::job::{Job, Surroundings};
+use crate::job::{Job, Place, Surroundings};
 use crate::ledger::{Ledger, Promises};
 use crate::world::{AUDITOR, Medium, Objects, World};
 use backstay_repo::{Id, InitOptions, KdfCost, Password, Repository, Unlocked};
@@ -38,6 +38,10 @@ pub enum Before {
     Littered,
     /// A backup, and ten pieces of log from two hours ago.
     Used,
+    /// The same, without its index.
+    Unindexed,
+    /// As used, and a second repository, below [`crate::job::SECOND`].
+    Paired,
 }
 
 /// A store as a scenario finds it.
@@ -47,6 +51,8 @@ pub struct Stage {
     pub objects: Objects,
     /// What opens it.
     pub keys: Keys,
+    /// What opens the second one.
+    pub second: Option<Keys>,
     /// What was promised.
     pub promises: Promises,
     /// When the scenario begins.
@@ -61,10 +67,9 @@ pub const LITTER_MAKER: u64 = 1_001;
 
 /// The store that a scenario begins with. Made once.
 pub fn stage(before: Before) -> &'static Stage {
-    static STAGES: OnceLock<[Stage; 4]> = OnceLock::new();
-    let stages =
-        STAGES.get_or_init(|| [make(Before::Nothing), make(Before::Fresh), make(Before::Littered), make(Before::Used)]);
-    &stages[before as usize]
+    static STAGES: OnceLock<Vec<Stage>> = OnceLock::new();
+    let all = [Before::Nothing, Before::Fresh, Before::Littered, Before::Used, Before::Unindexed, Before::Paired];
+    &STAGES.get_or_init(|| all.into_iter().map(make).collect())[before as usize]
 }
 
 fn make(before: Before) -> Stage {
@@ -78,15 +83,22 @@ fn make(before: Before) -> Stage {
         let repository = Repository::init(store, &Password::new(crate::job::PASSWORD), options).await;
         let keys = Keys::of(&repository.expect("a repository is made where nothing is"));
         let ledger = Arc::new(Ledger::default());
-        if matches!(before, Before::Used | Before::Littered) {
-            let client = Surroundings {
-                client: AUDITOR,
-                maker: BASE_MAKER,
-                world: Arc::clone(&world),
-                folder: None,
-                keys: keys.clone(),
-                ledger: Arc::clone(&ledger),
-            };
+        let mut client = Surroundings {
+            client: AUDITOR,
+            maker: BASE_MAKER,
+            world: Arc::clone(&world),
+            place: Place::First,
+            keys: keys.clone(),
+            second: None,
+            ledger: Arc::clone(&ledger),
+        };
+        if before == Before::Paired {
+            let place = Surroundings { place: Place::Second, ..client.clone() };
+            let second = Repository::init(place.store(), &Password::new(crate::job::PASSWORD), options).await;
+            client.second = Some(Keys::of(&second.expect("a repository is made where nothing is")));
+        }
+        let second = client.second.clone();
+        if !matches!(before, Before::Nothing | Before::Fresh) {
             if before == Before::Littered {
                 // Forgotten twice: the first one leaves packs that are used in part, or not at all.
                 for job in [Job::Backup, Job::Forget, Job::Backup] {
@@ -99,10 +111,13 @@ fn make(before: Before) -> Stage {
         let promises = ledger.snapshot();
         assert!(promises.violations.is_empty(), "{:?}", promises.violations);
         let mut objects = if before == Before::Nothing { Objects::new() } else { world.objects() };
+        if before == Before::Unindexed {
+            objects.retain(|key, _| !key.starts_with("index/"));
+        }
         for object in objects.values_mut() {
             object.modified = now - Duration::from_secs(7200);
         }
-        Stage { objects, keys, promises, now }
+        Stage { objects, keys, second, promises, now }
     })
 }
 

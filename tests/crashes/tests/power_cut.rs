@@ -6,7 +6,7 @@
 
 use backstay_crashes::campaign::restic_objects;
 use backstay_crashes::disk::Luck;
-use backstay_crashes::job::{Job, PASSWORD, Surroundings, files_large, files_of, files_of_all, piece};
+use backstay_crashes::job::{Job, PASSWORD, Place, Surroundings, files_large, files_of, files_of_all, piece};
 use backstay_crashes::ledger::{Ledger, Promises};
 use backstay_crashes::seed::Seed;
 use backstay_crashes::stage::{Keys, runtime};
@@ -64,7 +64,8 @@ async fn work(scratch: &Path) {
         client: AUDITOR,
         maker: 0,
         world: Arc::new(World::new(Medium::Folder, Objects::new(), 0, now)),
-        folder: Some(folder),
+        place: Place::Folder(folder),
+        second: None,
         keys: Keys::of(&repository),
         ledger: Arc::clone(&ledger),
     };
@@ -235,7 +236,8 @@ impl Judge {
                 client: AUDITOR,
                 maker: seed::Seed::new(1).next_u64(),
                 world,
-                folder: None,
+                place: Place::First,
+                second: None,
                 keys,
                 ledger,
             };
