@@ -311,6 +311,9 @@ impl Copying<'_> {
     async fn perform(&mut self, work: Vec<(Snapshot, Vec<u32>)>, there: Vec<Copied>) -> Result<()> {
         let mut ids: BTreeMap<BackupId, BackupId> = there.into_iter().map(|same| (same.from, same.to)).collect();
         let mut torn = false;
+        // Of what others put there: the backups that need no copy, and the index files that name what is not sent.
+        self.to.store().settle("snapshots").await?;
+        self.to.store().settle("index").await?;
         for (snapshot, blobs) in work {
             let sent = async {
                 self.send(blobs).await?;

@@ -99,6 +99,10 @@ async fn drive(world: &World, ledger: &Ledger, plan: &mut dyn Plan, clients: &[J
         if waiting.is_empty() {
             let over = clients.iter().enumerate().all(|(client, task)| task.is_finished() || !world.is_alive(client));
             if over {
+                if let Some(keeps) = plan.at_end() {
+                    world.kill_all();
+                    cut_power(world, keeps);
+                }
                 return (step, false);
             }
             silence += tick;
@@ -123,12 +127,7 @@ async fn drive(world: &World, ledger: &Ledger, plan: &mut dyn Plan, clients: &[J
                     world.release(at, Fault::None, 0);
                 }
                 world.kill_all();
-                let mut seed = Seed::new(if let Luck::Some(seed) = keeps { seed } else { 0 });
-                world.cut_power(|| match keeps {
-                    Luck::None => false,
-                    Luck::All => true,
-                    Luck::Some(_) => seed.one_in(2),
-                });
+                cut_power(world, keeps);
                 return (step, false);
             }
             Decision::Wait(long) => {
@@ -138,4 +137,13 @@ async fn drive(world: &World, ledger: &Ledger, plan: &mut dyn Plan, clients: &[J
             Decision::Abandon => return (step, true),
         }
     }
+}
+
+fn cut_power(world: &World, keeps: Luck) {
+    let mut seed = Seed::new(if let Luck::Some(seed) = keeps { seed } else { 0 });
+    world.cut_power(|| match keeps {
+        Luck::None => false,
+        Luck::All => true,
+        Luck::Some(_) => seed.one_in(2),
+    });
 }

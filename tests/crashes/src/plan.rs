@@ -71,6 +71,11 @@ pub enum Luck {
 pub trait Plan {
     /// What happens next.
     fn next(&mut self, view: &View<'_>) -> Decision;
+
+    /// Whether the power goes when all are done or dead, and with what luck.
+    fn at_end(&self) -> Option<Luck> {
+        None
+    }
 }
 
 /// Whose request comes first, where nothing else decides.
@@ -110,6 +115,8 @@ pub enum Crash {
     KillBefore,
     /// It ends after its request happened, before it hears of it.
     KillAfter,
+    /// The same, and the power goes when all others are done: they may have relied on what it left.
+    KillAfterAndPower,
     /// It ends, and the request arrives five requests later.
     KillLate,
     /// The power goes before.
@@ -127,6 +134,7 @@ impl Crash {
             Medium::Folder => vec![
                 Self::KillBefore,
                 Self::KillAfter,
+                Self::KillAfterAndPower,
                 Self::PowerAfter(Luck::None),
                 Self::PowerAfter(Luck::All),
                 Self::PowerAfter(Luck::Some(1)),
@@ -140,12 +148,13 @@ pub struct CrashAt {
     order: Order,
     crash: Option<(usize, Crash)>,
     last: Option<usize>,
+    at_end: Option<Luck>,
 }
 
 impl CrashAt {
     /// `crash` names the request by its number; nothing: it runs to its end.
     pub fn new(order: Order, crash: Option<(usize, Crash)>) -> Self {
-        Self { order, crash, last: None }
+        Self { order, crash, last: None, at_end: None }
     }
 }
 
@@ -160,12 +169,20 @@ impl Plan for CrashAt {
                     Crash::KillBefore => Decision::Kill { at, steps_late: None },
                     Crash::KillLate => Decision::Kill { at, steps_late: Some(5) },
                     Crash::KillAfter => Decision::RunAndKill { at },
+                    Crash::KillAfterAndPower => {
+                        self.at_end = Some(Luck::None);
+                        Decision::RunAndKill { at }
+                    }
                     Crash::PowerBefore(keeps) => Decision::CutPower { run: None, keeps },
                     Crash::PowerAfter(keeps) => Decision::CutPower { run: Some(at), keeps },
                 }
             }
             _ => Decision::run(at),
         }
+    }
+
+    fn at_end(&self) -> Option<Luck> {
+        self.at_end
     }
 }
 
@@ -194,6 +211,8 @@ pub struct Chance {
     switches: Vec<usize>,
     /// One in so many requests goes wrong; 0: none.
     fault_rate: u64,
+    /// The store goes away for everybody: from this request on, which happens unheard, for so many more.
+    outage: Option<(usize, u64)>,
     crashes: Vec<(usize, bool)>,
     naps_left: usize,
 }
@@ -209,6 +228,8 @@ impl Chance {
             (_, 1) => 5,
             _ => 20,
         };
+        // Long enough that an operation gives up, short enough that the next one does not.
+        let outage = (weather.faults && seed.one_in(3)).then(|| (seed.below(steps), 3 + seed.below(4) as u64));
         let mut crashes = Vec::new();
         if weather.kills {
             // One kill, one power cut, a kill and a power cut later, or none.
@@ -222,7 +243,7 @@ impl Chance {
             }
         }
         let naps_left = if weather.naps { seed.below(3) } else { 0 };
-        Self { seed, weather, medium, ranks, switches, fault_rate, crashes, naps_left }
+        Self { seed, weather, medium, ranks, switches, fault_rate, outage, crashes, naps_left }
     }
 
     fn pick(&mut self, view: &View<'_>) -> usize {
@@ -237,7 +258,15 @@ impl Chance {
         theirs[self.seed.below(theirs.len())]
     }
 
-    fn fault(&mut self, request: &Request) -> Fault {
+    fn fault(&mut self, request: &Request, step: usize) -> Fault {
+        if let Some((start, left)) = &mut self.outage
+            && *start <= step
+            && *left > 0
+        {
+            *left -= 1;
+            let first = std::mem::replace(start, 0) > 0;
+            return if first { Fault::Unheard } else { Fault::Refused };
+        }
         if self.weather.tears && matches!(request, Request::Put { key, .. } if is_merged(key)) && self.seed.one_in(4) {
             return Fault::Torn;
         }
@@ -283,7 +312,7 @@ impl Plan for Chance {
                 }
             };
         }
-        let fault = self.fault(&view.waiting[at].request);
+        let fault = self.fault(&view.waiting[at].request, view.step);
         Decision::Run { at, fault, steps_late: 1 + self.seed.below(30) }
     }
 }

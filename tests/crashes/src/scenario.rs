@@ -46,7 +46,7 @@ const LAG_MAX: Duration = Duration::from_millis(190);
 
 /// The table.
 pub const SCENARIOS: &[Scenario] = &[
-    Scenario { name: "init", before: Before::Nothing, jobs: &[Job::Init], share: 1, ..PLAIN },
+    Scenario { name: "init", before: Before::Nothing, jobs: &[Job::Init], share: 3, ..PLAIN },
     Scenario { name: "two-inits", before: Before::Nothing, jobs: &[Job::Init, Job::Init], share: 1, ..PLAIN },
     Scenario { name: "backup", jobs: &[Job::Backup], share: 1, ..PLAIN },
     Scenario { name: "first-backup", before: Before::Fresh, jobs: &[Job::Backup], share: 1, ..PLAIN },

@@ -16,6 +16,7 @@ use super::{
     LogChain, LogError, LogResult,
     append::slice,
     limits::{PIECES_AT_ONCE, SIGHT_MAX},
+    name,
     name::ObjectName,
 };
 use crate::RepoErrorKind;
@@ -76,6 +77,11 @@ impl LogChain {
             if !options.dry_run || there.is_some() {
                 to.identify(&identity.engine, &identity.identity).await?;
             }
+        }
+        if !options.dry_run {
+            // What need not be copied, because somebody else put it there, is relied on from now on.
+            to.settle().await?;
+            to.store.settle(&name::notes_folder(to.target())).await?;
         }
         self.copy_notes(to, options, &mut copied).await?;
         // Older branches went with retention.
@@ -259,6 +265,8 @@ impl LogChain {
                 if to.digest_of(&name).await? != ours {
                     return Err(conflict(&part));
                 }
+                // Who wrote it may have ended before its name was durable.
+                to.store.settle(&name::epoch_folder(to.target(), piece.start.epoch)).await?;
             }
             Err(error) => return Err(error.into()),
         }
