@@ -183,13 +183,14 @@ fn serve(mut client: &TcpStream, shared: &Shared) -> Result<()> {
     read_up_to(client, &mut body, length)?;
     let less_one = |left: u64| left.checked_sub(1);
     if shared.throttled.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less_one).is_ok() {
-        return refuse_with(client, 503, "SlowDown", "Retry-After: 1\r\n", request);
+        return refuse_with(client, (503, "SlowDown", "injected"), "Retry-After: 1\r\n", request);
     }
     if shared.keeps.load(Ordering::Relaxed)
         && head.starts_with("DELETE ")
         && !head.lines().next().is_some_and(|line| line.contains("/locks/"))
     {
-        return refuse(client, 403, "AccessDenied", request);
+        let message = "Access Denied because object protected by object lock.";
+        return refuse_with(client, (403, "AccessDenied", message), "", request);
     }
     match fault {
         Some(Fault::InternalError) => return refuse(client, 500, "InternalError", request),
@@ -260,13 +261,18 @@ pub(crate) fn close_after(head: &str) -> String {
 }
 
 fn refuse(client: &TcpStream, status: u16, code: &str, request: u64) -> Result<()> {
-    refuse_with(client, status, code, "", request)
+    refuse_with(client, (status, code, "injected"), "", request)
 }
 
 /// `headers` are whole lines with their ends.
-fn refuse_with(mut client: &TcpStream, status: u16, code: &str, headers: &str, request: u64) -> Result<()> {
+fn refuse_with(
+    mut client: &TcpStream,
+    (status, code, message): (u16, &str, &str),
+    headers: &str,
+    request: u64,
+) -> Result<()> {
     let body = format!(
-        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code><Message>injected</Message>\
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code><Message>{message}</Message>\
          <RequestId>{request}</RequestId></Error>"
     );
     let head = format!(

@@ -245,10 +245,10 @@ async fn a_store_that_refuses_removals_keeps_all_other_promises() -> Result<()> 
     let mut config = on_s3(&server, "kept", &[("object-lock-days", "1")]);
     config.options.insert("endpoint".into(), format!("http://{}", proxy.address()));
     keeps_its_promises(&Store::connect(&config)?, Removal::Refused).await?;
-    // Without the word of the configuration it is a lack of permission, as far as anybody can tell.
+    // The store's own words count, whatever the configuration knows of them.
     config.options.remove("object-lock-days");
     let error = Store::connect(&config)?.delete("kept/x").await.expect_err("it is refused");
-    ensure!(error.kind() == RepoErrorKind::Denied, "{:?}: {error}", error.kind());
+    ensure!(error.kind() == RepoErrorKind::Retained, "{:?}: {error}", error.kind());
     Ok(())
 }
 

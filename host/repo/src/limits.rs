@@ -30,8 +30,10 @@ pub const MISSING_MAX: usize = 20;
 /// again at most. The pause for it is a few packs long.
 pub const COPY_ROUND_BYTES: u64 = 1 << 30;
 
-/// How often a failed store operation is tried again before the deadline is looked at.
-pub const STORE_ATTEMPTS_MAX: u32 = 12;
+/// Attempts at a store operation: more than fit before [`STORE_DEADLINE`], so that it decides.
+pub const STORE_ATTEMPTS_MAX: u32 = 60;
+/// So many attempts there are whatever time they took: one pack on a slow line may take longer than the deadline.
+pub const STORE_ATTEMPTS_MIN: u32 = 3;
 /// A store operation that has not succeeded after this long fails. Longer than the restart of a
 /// self-hosted store, shorter than a lock's life.
 pub const STORE_DEADLINE: Duration = Duration::from_secs(180);
@@ -41,12 +43,12 @@ pub const STORE_BACKOFF_MIN: Duration = Duration::from_millis(100);
 pub const STORE_BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// A request that has moved no byte for this long is given up (and tried again).
 pub const STORE_READ_TIMEOUT: Duration = Duration::from_secs(60);
-/// A whole request, however steadily it moves: what six packs take that share a line of [`STORE_PACE_MIN`].
-pub const STORE_REQUEST_TIMEOUT: Duration = Duration::from_secs(3600);
-/// Slowest line that may be asked for, in bytes a second: below it a pack would meet [`STORE_REQUEST_TIMEOUT`].
+/// Slowest line that may be asked for, in bytes a second.
 pub const STORE_PACE_MIN: u64 = 64 << 10;
 /// What is sent at once of a body: a second of the slowest line.
 pub const PIECE_BYTES: usize = 64 << 10;
+/// Requests besides those: small ones, so that a lock is refreshed while packs take their time.
+pub const STORE_SMALL_REQUESTS: usize = 1;
 /// Requests to one store at the same time when nothing else is asked for: more than reads and uploads together ever are.
 pub const STORE_CONNECTIONS_MAX: usize = 64;
 /// Longest pause that a store may ask for at once; if that was too short it will ask again.

@@ -60,7 +60,9 @@ impl ObjectStore for Keeper {
         let refuse = move |location: object_store::Result<Path>| {
             let location = location?;
             if keeps.is_some_and(|keeps| location.as_ref().starts_with(keeps)) {
-                let source = "Access Denied because object protected by object lock.".into();
+                let source = "Server returned non-2xx status code: 403 Forbidden: <Error><Code>AccessDenied</Code><Message>Access \
+                              Denied because object protected by object lock.</Message></Error>"
+                    .into();
                 return Err(Error::PermissionDenied { path: location.to_string(), source });
             }
             Ok(location)

@@ -189,7 +189,7 @@ pub(crate) fn run(args: &ForgetArgs, context: &Context) -> Result<()> {
                 .filter_map(|b| Some(WaitingView { backup: BackupView::of(b), until: *waiting.get(&b.id)? }))
                 .collect(),
             log: &plan.log,
-            windows: left(&plan, chain, confirmed),
+            windows: left(&plan, &waiting, chain, confirmed),
         };
         context.output().result(&view, page(args, &plan, &view, repository.name.as_str()))
     })
@@ -211,8 +211,14 @@ fn policy(args: &ForgetArgs, target: &Target, config: &Config) -> Result<Retenti
 }
 
 /// The windows that are left when the log that is needed no more is gone as well.
-fn left(plan: &ForgetPlan, chain: &Chain, confirmed: Option<&Confirmed>) -> Vec<Window> {
-    let kept: Vec<Backup> = plan.kept().cloned().collect();
+fn left(
+    plan: &ForgetPlan,
+    waiting: &BTreeMap<BackupId, Option<Timestamp>>,
+    chain: &Chain,
+    confirmed: Option<&Confirmed>,
+) -> Vec<Window> {
+    let waits = plan.forgotten().filter(|backup| waiting.contains_key(&backup.id));
+    let kept: Vec<Backup> = plan.kept().chain(waits).cloned().collect();
     windows(&kept, &chain.without(&plan.log.superfluous(chain)), confirmed)
 }
 

@@ -180,13 +180,19 @@ fn show(
     done: Option<PruneReport>,
 ) -> Result<()> {
     let refused = done.as_ref().map_or(0, |report| report.refused) + logs.iter().map(|log| log.refused).sum::<u64>();
-    let bytes_freed = freed(plan, logs);
+    let bytes_freed = match &done {
+        Some(report) if refused > 0 => {
+            let trimmed = logs.iter().filter(|log| log.refused == 0).map(|log| log.plan.bytes).sum::<u64>();
+            report.bytes_removed.saturating_sub(report.bytes_repacked) + trimmed
+        }
+        _ => freed(plan, logs),
+    };
     let text = match refused {
         _ if done.is_none() => format!("{}would free {}\n", page(args, plan, logs), output::size(bytes_freed)),
         // The plan was shown before.
         0 => format!("freed {}\n", output::size(bytes_freed)),
         refused => format!(
-            "the store would not let {refused} objects go, so less than {} is free: prune again once their time is over\n",
+            "freed {}; the store would not let {refused} objects go: prune again once their time is over\n",
             output::size(bytes_freed)
         ),
     };
@@ -216,6 +222,9 @@ fn page(args: &PruneArgs, plan: &PrunePlan, logs: &[LogView]) -> String {
     let stays = (plan.packs - plan.packs_removed()) as usize - plan.waiting.packs.len();
     let why = match plan.unused_bytes_left {
         0 => format!("{} backups use all of it", plan.snapshots),
+        unused if unused == plan.unused_bytes_kept => {
+            format!("{} in them is unused, and the store keeps them for now", output::size(unused))
+        }
         unused => format!(
             "{} in them is unused: copying the rest would cost more (--max-unused {}%)",
             output::size(unused),

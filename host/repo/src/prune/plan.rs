@@ -71,8 +71,11 @@ pub struct PrunePlan {
     pub repack: Vec<Repack>,
     /// Packs with nothing in use that stay for now.
     pub waiting: Waiting,
-    /// Bytes in packs that stay which nothing refers to: copying them costs more than they take.
+    /// Bytes in packs that stay which nothing refers to: copying the rest costs more than they take, or the store keeps
+    /// them.
     pub unused_bytes_left: u64,
+    /// Those of them that the store keeps.
+    pub unused_bytes_kept: u64,
     /// Packs that the index names and that are gone; nothing in them is used.
     pub absent: BTreeSet<Id>,
     /// Index files to be replaced.
@@ -307,6 +310,7 @@ fn sort_packs(plan: &mut PrunePlan, options: &PruneOptions, packs: &HashMap<Id, 
         }
     }
     plan.unused_bytes_left = left + kept_unused;
+    plan.unused_bytes_kept = kept_unused;
     if small.len() > SMALL_PACKS_MAX {
         small.sort_by_key(|pack| pack.pack);
         for pack in small {

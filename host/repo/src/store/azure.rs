@@ -6,6 +6,7 @@
 //!
 //! [Delete Blob]: https://learn.microsoft.com/en-us/rest/api/storageservices/delete-blob
 
+use crate::limits::DELETES_AT_ONCE;
 use async_trait::async_trait;
 use futures::{
     StreamExt, TryStreamExt,
@@ -21,9 +22,6 @@ use object_store::{
 };
 use std::{fmt, sync::Arc};
 use url::Url;
-
-/// Removals on their way at the same time.
-const REMOVALS: usize = 8;
 
 /// A container.
 #[derive(Debug)]
@@ -141,7 +139,7 @@ async fn remove_all(
         let (removal, signature) = (Arc::clone(&removal), Arc::clone(&signature));
         async move { removal.remove(location?, &signature).await }
     });
-    Ok(removals.buffered(REMOVALS).boxed())
+    Ok(removals.buffered(DELETES_AT_ONCE).boxed())
 }
 
 fn generic(source: impl std::error::Error + Send + Sync + 'static) -> Error {

@@ -35,7 +35,7 @@ use direct::{Direct, Written};
 use pace::Pace;
 pub use retry::RetryPolicy;
 
-use crate::limits::{DIRECT_READ_BYTES_MIN, LIST_OBJECTS_MAX, OBJECT_BYTES_MAX};
+use crate::limits::{DIRECT_READ_BYTES_MIN, LIST_OBJECTS_MAX, OBJECT_BYTES_MAX, PIECE_BYTES};
 use crate::{RepoError, RepoErrorKind, Result};
 use async_trait::async_trait;
 use backstay_core::Timestamp;
@@ -388,7 +388,7 @@ impl Store {
         let path = location(key)?;
         match self.retry.run(&format!("remove {key}"), || self.objects.delete(&path)).await {
             Err(error) if error.kind() == RepoErrorKind::NotFound => Ok(()),
-            Err(error) if self.is_retained(&error) => {
+            Err(error) if is_retained(&error) => {
                 let kept =
                     RepoError::new(RepoErrorKind::Retained, format!("failed to remove {key}: the store keeps it"));
                 Err(kept.because(error).advise("it can be removed once its retention is over"))
@@ -396,19 +396,21 @@ impl Store {
             other => other,
         }
     }
-
-    /// Whether a refused removal is the store's promise to keep things, and not a lack of permission.
-    fn is_retained(&self, error: &RepoError) -> bool {
-        // A store that says conflict to a removal has it locked; so does Azure.
-        let refused = matches!(error.kind(), RepoErrorKind::Denied | RepoErrorKind::AlreadyExists);
-        refused && (self.retention.is_some() || retry::speaks_of_retention(&error.to_string()))
-    }
 }
 
-/// Waits for the turn of so many bytes.
+/// Whether a refused removal is the store's promise to keep things, and not a lack of permission.
+fn is_retained(error: &RepoError) -> bool {
+    // Azure says conflict to it.
+    let refused = matches!(error.kind(), RepoErrorKind::Denied | RepoErrorKind::AlreadyExists);
+    refused && retry::speaks_of_retention(&error.to_string())
+}
+
+/// Waits for the turn of so many bytes. Few are counted and do not wait: a lock is refreshed while packs take their time.
 async fn pass(pace: &Option<Arc<Pace>>, bytes: usize) {
-    if let Some(pace) = pace {
-        pace.pass(bytes).await;
+    match pace {
+        Some(pace) if bytes > PIECE_BYTES => pace.pass(bytes).await,
+        Some(pace) => drop(pace.reserve(bytes)),
+        None => {}
     }
 }
 

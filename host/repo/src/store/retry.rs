@@ -1,6 +1,8 @@
 //! Trying again, and naming what went wrong.
 
-use crate::limits::{LOCAL_ATTEMPTS_MAX, STORE_ATTEMPTS_MAX, STORE_BACKOFF_MAX, STORE_BACKOFF_MIN, STORE_DEADLINE};
+use crate::limits::{
+    LOCAL_ATTEMPTS_MAX, STORE_ATTEMPTS_MAX, STORE_ATTEMPTS_MIN, STORE_BACKOFF_MAX, STORE_BACKOFF_MIN, STORE_DEADLINE,
+};
 use crate::{RepoError, RepoErrorKind, Result};
 use std::{error::Error as StdError, future::Future, time::Duration};
 use tokio::time::Instant;
@@ -10,7 +12,7 @@ use tokio::time::Instant;
 pub struct RetryPolicy {
     /// Attempts, the first included.
     pub attempts_max: u32,
-    /// No attempt starts after this long.
+    /// No attempt but the first three starts after this long.
     pub deadline: Duration,
     /// The first pause; doubles each time.
     pub backoff_min: Duration,
@@ -47,7 +49,8 @@ impl RetryPolicy {
             let (kind, local) = classify(&error);
             let tries_max = if local { self.attempts_max.min(LOCAL_ATTEMPTS_MAX) } else { self.attempts_max };
             let pause = self.pause(tries);
-            let over = tries >= tries_max || started.elapsed() + pause > self.deadline;
+            let late = tries >= STORE_ATTEMPTS_MIN && started.elapsed() + pause > self.deadline;
+            let over = tries >= tries_max || late;
             if kind != RepoErrorKind::Unreachable || over {
                 // An unnamed error of a local disk that came twice is there to stay.
                 let kind = if local && kind == RepoErrorKind::Unreachable { RepoErrorKind::Store } else { kind };
@@ -96,17 +99,25 @@ fn classify(error: &object_store::Error) -> (RepoErrorKind, bool) {
     (kind, local)
 }
 
-/// Whether a server answered 4xx, other than "too slow", "conflict, try again" and "slow down".
-/// The status is in the text alone: object_store keeps its type to itself.
+/// Whether a server answered 4xx, other than "too slow", "conflict, try again", "locked" and "slow down".
 fn is_refusal(text: &str) -> bool {
-    let status = text.split("status code: ").nth(1).and_then(|rest| rest.get(..3));
-    status.is_some_and(|status| status.starts_with('4') && !matches!(status, "408" | "409" | "429"))
+    let status = answer(text).and_then(|answer| answer.get(..3));
+    status.is_some_and(|status| status.starts_with('4') && !matches!(status, "408" | "409" | "423" | "429"))
+}
+
+/// What the server answered, status first. It is in the text alone: object_store keeps its type to itself.
+fn answer(text: &str) -> Option<&str> {
+    text.split("status code: ").nth(1)
 }
 
 /// Whether a store's refusal says that the object is kept: S3 Object Lock and its likes, a bucket's retention policy
 /// (Google), an immutable container (Azure).
 pub(super) fn speaks_of_retention(text: &str) -> bool {
-    let text = text.to_ascii_lowercase();
+    // Its code and its message, and not the names of bucket and key, which stand beside them.
+    let Some(answer) = answer(text) else { return false };
+    let element = |name: &str| answer.split(&format!("<{name}>")).nth(1)?.split(&format!("</{name}>")).next();
+    let said = [element("Code"), element("Message")].into_iter().flatten().collect::<Vec<_>>().join(" ");
+    let text = said.to_ascii_lowercase();
     ["object lock", "objectlock", "worm", "retention", "immutab", "legal hold", "legalhold"]
         .iter()
         .any(|word| text.contains(word))
@@ -147,6 +158,33 @@ mod tests {
             assert!(!is_refusal(&text(passing)), "{passing}");
         }
         assert!(!is_refusal("connection reset"));
+    }
+
+    #[test]
+    fn a_promise_to_keep_is_told_from_a_lack_of_permission() {
+        let text = |code: &str, message: &str| {
+            format!(
+                "Error performing DELETE http://h/immutable-backups/logs/bookworm - Server returned non-2xx status code: \
+                 403 Forbidden: <Error><Code>{code}</Code><Message>{message}</Message><Key>logs/bookworm</Key></Error>"
+            )
+        };
+        assert!(speaks_of_retention(&text("AccessDenied", "Access Denied because object protected by object lock.")));
+        assert!(speaks_of_retention(&text("BlobImmutableDueToPolicy", "This operation is not permitted.")));
+        assert!(!speaks_of_retention(&text("AccessDenied", "Access Denied")));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_operation_that_takes_long_is_tried_again_all_the_same() {
+        let mut tries = 0;
+        let failed = RetryPolicy::default().run("write x", || {
+            tries += 1;
+            async {
+                tokio::time::sleep(Duration::from_secs(200)).await;
+                object_store::Result::<()>::Err(object_store::Error::Generic { store: "S3", source: "reset".into() })
+            }
+        });
+        assert_eq!(failed.await.err().map(|error| error.kind()), Some(RepoErrorKind::Unreachable));
+        assert_eq!(tries, STORE_ATTEMPTS_MIN);
     }
 
     #[tokio::test]

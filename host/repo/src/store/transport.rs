@@ -10,7 +10,7 @@
 
 use super::pace::Pace;
 use crate::limits::{
-    PIECE_BYTES, STORE_CONNECT_TIMEOUT, STORE_CONNECTIONS_MAX, STORE_READ_TIMEOUT, STORE_REQUEST_TIMEOUT,
+    PIECE_BYTES, STORE_CONNECT_TIMEOUT, STORE_CONNECTIONS_MAX, STORE_READ_TIMEOUT, STORE_SMALL_REQUESTS,
     STORE_THROTTLE_MAX,
 };
 use async_trait::async_trait;
@@ -67,6 +67,8 @@ struct Shared {
     upload: Option<Pace>,
     download: Option<Pace>,
     connections: Arc<Semaphore>,
+    /// For small requests when all of those are taken.
+    small: Arc<Semaphore>,
     /// How long nothing may move.
     stall: Duration,
     /// Until when the store asked to be left alone.
@@ -98,6 +100,7 @@ impl Transport {
             upload: limits.upload.map(Pace::new),
             download: limits.download.map(Pace::new),
             connections: Arc::new(Semaphore::new(connections)),
+            small: Arc::new(Semaphore::new(STORE_SMALL_REQUESTS)),
             stall: limits.stall.unwrap_or(STORE_READ_TIMEOUT),
             asked_to_wait: Mutex::default(),
         };
@@ -139,7 +142,6 @@ impl HttpConnector for Transport {
             .user_agent(concat!("backstay/", env!("CARGO_PKG_VERSION")))
             .https_only(!allow_http)
             .connect_timeout(if quick { Duration::from_secs(1) } else { STORE_CONNECT_TIMEOUT })
-            .timeout(STORE_REQUEST_TIMEOUT)
             .tls_certs_merge(self.authorities.iter().cloned())
             .build()
             .map_err(unusable)?;
@@ -152,8 +154,7 @@ impl HttpConnector for Transport {
 #[async_trait]
 impl HttpService for Service {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        let permit = Arc::clone(&self.shared.connections).acquire_owned().await;
-        let permit = permit.map_err(|error| HttpError::new(HttpErrorKind::Unknown, error))?;
+        let permit = self.shared.connection(&request).await?;
         self.shared.wait_as_asked().await;
 
         let (parts, body) = request.into_parts();
@@ -170,8 +171,13 @@ impl HttpService for Service {
         }
         let moved = Arc::new(Moved::default());
         *request.body_mut() = Some(match body.as_bytes() {
-            // Nothing to pace.
-            Some(small) if small.len() <= PIECE_BYTES => small.clone().into(),
+            // Counted, and not held back.
+            Some(small) if small.len() <= PIECE_BYTES => {
+                if let Some(pace) = &self.shared.upload {
+                    pace.reserve(small.len());
+                }
+                small.clone().into()
+            }
             _ => reqwest::Body::wrap(Outgoing {
                 body,
                 piece: Bytes::new(),
@@ -235,6 +241,22 @@ fn named(error: reqwest::Error) -> HttpError {
 }
 
 impl Shared {
+    /// Waits for a free connection.
+    async fn connection(&self, request: &HttpRequest) -> Result<OwnedSemaphorePermit, HttpError> {
+        // What an answer to a GET holds is not known.
+        let is_small = request.method() != http::Method::GET && request.body().content_length() <= PIECE_BYTES;
+        let usual = Arc::clone(&self.connections).acquire_owned();
+        let permit = match is_small {
+            false => usual.await,
+            true => tokio::select! {
+                biased;
+                permit = usual => permit,
+                permit = Arc::clone(&self.small).acquire_owned() => permit,
+            },
+        };
+        permit.map_err(|error| HttpError::new(HttpErrorKind::Unknown, error))
+    }
+
     async fn wait_as_asked(&self) {
         let until = *self.asked_to_wait.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(until) = until {
@@ -337,6 +359,9 @@ impl Body for Outgoing {
         me.moved.at(Instant::now());
         if !me.piece.is_empty() {
             me.hold();
+        } else if me.body.is_end_stream() {
+            // What the kernel still holds has to pass, too.
+            me.moved.at(Instant::now() + me.shared.stall);
         }
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }

@@ -61,8 +61,11 @@ struct Inner {
 
 #[derive(Debug, thiserror::Error)]
 enum Refused {
-    #[error("the server answered {0} to {1}")]
+    /// In the words of the library below, which decide whether it is tried again.
+    #[error("Server returned non-2xx status code: {0} to {1}")]
     Status(StatusCode, Method),
+    #[error("the server speaks no WebDAV")]
+    NoDav,
     #[error("the server has no locks (WebDAV class 2), so two writers could not be told apart")]
     NoLocks,
     #[error("somebody else is writing it")]
@@ -145,6 +148,9 @@ impl Inner {
         match self.request("PROPFIND", path, &[("depth", "0".to_owned())], "").await? {
             (status, _) if status.is_success() => Ok(true),
             (StatusCode::NOT_FOUND | StatusCode::CONFLICT, _) => Ok(false),
+            (StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED, _) => {
+                Err(Error::NotSupported { source: Box::new(Refused::NoDav) })
+            }
             (status, _) => Err(refused(status, "PROPFIND", path)),
         }
     }
@@ -194,6 +200,10 @@ impl Inner {
             }
         };
         let done = tokio::time::timeout(WEBDAV_CLAIMED_WORK, work).await;
+        if done.as_ref().map_or(true, |done| done.as_ref().is_err_and(is_unheard)) {
+            // The request may still be on its way: the claim ends by itself, later than that.
+            return done.unwrap_or_else(|_| Err(generic(Refused::Slow)));
+        }
         // Whether this works or not: a claim ends by itself. A claim that somebody else holds by now is not removed,
         // because it is locked.
         let unlocked = self.request("UNLOCK", &claim, &[("lock-token", token)], "").await;
@@ -296,6 +306,11 @@ fn is_making(path: &Path) -> bool {
 /// Whether the name is the SHA-256 of what it holds, as all of restic's are but one.
 fn is_digest(path: &Path) -> bool {
     path.filename().is_some_and(|name| name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
+/// Whether an error says nothing of what the server did.
+fn is_unheard(error: &Error) -> bool {
+    matches!(error, Error::Generic { source, .. } if source.downcast_ref::<Refused>().is_none())
 }
 
 fn generic(source: impl std::error::Error + Send + Sync + 'static) -> Error {

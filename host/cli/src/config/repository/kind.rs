@@ -61,7 +61,7 @@ impl Kind {
             Self::Azure => (&['@', ':', '?', '#', ' '], "az://container or az://container/prefix, and `account`"),
             Self::WebDav | Self::Folder => (&['@', '?', '#', ' '], "https://host/path, and `user` if there is one"),
         };
-        if host.is_empty() || host.contains(foreign) {
+        if host.is_empty() || host.contains(foreign) || url.value.contains(['?', '#']) {
             let message = format!("{}: write {form}", section.key("url"));
             return Err(section.source().error(url.span.clone(), message));
         }

@@ -31,6 +31,12 @@ const ADDRESS_VARIABLES: &[&str] = &[
     "AZURE_AUTHORITY_HOST",
     "IDENTITY_ENDPOINT",
     "AWS_PROXY_URL",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "HTTP_PROXY",
+    "http_proxy",
+    "ALL_PROXY",
+    "all_proxy",
 ];
 /// Options that hold one.
 const ADDRESS_OPTIONS: &[&str] = &["endpoint", "endpoint-url-sts", "metadata-endpoint", "authority-host", "proxy-url"];
