@@ -175,8 +175,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_operation_that_takes_long_is_tried_again_all_the_same() {
-        let mut tries = 0;
-        let failed = RetryPolicy::default().run("write x", || {
+        let (policy, mut tries) = (RetryPolicy::default(), 0);
+        let failed = policy.run("write x", || {
             tries += 1;
             async {
                 tokio::time::sleep(Duration::from_secs(200)).await;
