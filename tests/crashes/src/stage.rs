@@ -40,7 +40,7 @@ pub enum Before {
     Used,
     /// The same, without its index.
     Unindexed,
-    /// As used, and a second repository, below [`crate::job::SECOND`].
+    /// A backup, four pieces of log, and a second repository, below [`crate::job::SECOND`].
     Paired,
 }
 
@@ -106,7 +106,9 @@ fn make(before: Before) -> Stage {
                 }
             }
             client.clone().run(Job::First, false).await;
-            client.run(Job::Archive { server: 0, pieces: 10 }, false).await;
+            // What a copy takes long for adds crash points that are all alike.
+            let pieces = if before == Before::Paired { 4 } else { 10 };
+            client.run(Job::Archive { server: 0, pieces }, false).await;
         }
         let promises = ledger.snapshot();
         assert!(promises.violations.is_empty(), "{:?}", promises.violations);
