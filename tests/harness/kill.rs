@@ -84,6 +84,15 @@ pub fn kill_at(root: u32, victim: Victim, moment: Duration) -> Outcome {
     match pid {
         Some(pid) if alive() => {
             kill_9(pid);
+            // A child that was on its way out already dies of nothing, and the parent starts the next one.
+            let killed = Instant::now();
+            while victim == Victim::Child && alive() && killed.elapsed() < crate::limits::COMMAND {
+                for born in descendants(root).into_iter().filter(|pid| !family.contains(pid)).collect::<Vec<_>>() {
+                    kill_9(born);
+                    family.push(born);
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
             Outcome::Killed(family)
         }
         _ => Outcome::TooLate,
