@@ -8,6 +8,8 @@ pub(crate) const CONFIG_BYTES_MAX: u64 = 1 << 20;
 pub(crate) const SECRET_BYTES_MAX: u64 = 4 << 10;
 /// Longest file of certificates, in bytes: the ones of a whole machine have half of that.
 pub(crate) const PEM_BYTES_MAX: u64 = 1 << 20;
+/// Longest file of Amazon's profiles, in bytes: people write them.
+pub(crate) const AWS_PROFILES_BYTES_MAX: u64 = 1 << 20;
 /// Slowest `upload-limit` and `download-limit`, in bytes a second: the repository's own bound.
 pub(crate) const RATE_MIN: u64 = backstay_repo::limits::STORE_PACE_MIN;
 /// Most `connections`: the repository's own bound.

@@ -47,6 +47,7 @@ mod copy;
 pub mod crypto;
 mod document;
 mod error;
+mod forget;
 mod frame;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
@@ -95,7 +96,7 @@ pub use repository::{InitOptions, Repository, Unlocked};
 pub use snapshot::{Snapshot, SnapshotMeta};
 pub use stamp::FileStamp;
 pub use stats::{Added, Stats, StatsProgress, Usage};
-pub use store::{AwsProfile, AwsProfileError, ObjectInfo, RetryPolicy, Store, StoreAccess, StoreConfig};
+pub use store::{ObjectInfo, RetryPolicy, Store, StoreAccess, StoreConfig};
 pub use tree::{Node, NodeKind};
 pub use write::{
     BackupOptions, BackupSession, Chunking, Committed, FileAttributes, Parent, Patch, PatchedFile, StoredFile, Totals,

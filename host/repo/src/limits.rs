@@ -60,8 +60,6 @@ pub const OBJECT_LOCK_DAYS_MAX: u32 = 36_500;
 pub const WEBDAV_CLAIM: Duration = Duration::from_secs(120);
 /// How long its holder works under it; the rest is for a request that is still on its way.
 pub const WEBDAV_CLAIMED_WORK: Duration = Duration::from_secs(45);
-/// Largest file of profiles that is read: people write them.
-pub const AWS_PROFILES_BYTES_MAX: u64 = 1 << 20;
 /// Objects of a local folder from this size on are written past the page cache: packs and large pieces of log.
 pub const DIRECT_BYTES_MIN: usize = 4 << 20;
 /// What one direct write takes: long enough for a disk's full rate with a few at once.

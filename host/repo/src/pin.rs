@@ -21,7 +21,8 @@ pub struct Pin {
     pub time: Timestamp,
 }
 
-fn key(backup: &BackupId) -> String {
+/// The object's name.
+pub(crate) fn key(backup: &BackupId) -> String {
     Id::from(backup).key("pins")
 }
 
@@ -81,48 +82,5 @@ impl Repository {
         });
         let pins: Vec<Option<(BackupId, Pin)>> = pins.buffer_unordered(LOADS_MAX).try_collect().await?;
         Ok(pins.into_iter().flatten().collect())
-    }
-
-    /// Backups that the store keeps for a while, whoever wants them gone, and until when.
-    ///
-    /// # Errors
-    /// Whatever the store reports.
-    pub async fn retained_backups(&self) -> Result<BTreeMap<BackupId, Timestamp>> {
-        if self.store().retention().is_none() {
-            return Ok(BTreeMap::new());
-        }
-        let listed = self.store().list("snapshots").await?;
-        let kept =
-            |object: &crate::ObjectInfo| Some((Id::from_key(&object.key)?.into(), self.store().kept_until(object)?));
-        Ok(listed.iter().filter_map(kept).collect())
-    }
-
-    /// Removes backups: their snapshots, and their pins. What they alone referred to stays until a prune. Answers those
-    /// that the store would not let go.
-    ///
-    /// # Errors
-    /// [`RepoErrorKind::Locked`] while somebody holds the repository exclusively, whatever the store reports.
-    pub async fn forget(&self, backups: &[BackupId]) -> Result<Vec<BackupId>> {
-        let lock = self.lock(crate::LockKind::Shared).await?;
-        let forgotten = async {
-            lock.confirm().await?;
-            let mut refused = Vec::new();
-            for backup in backups {
-                match self.store().delete(&Id::from(backup).key("snapshots")).await {
-                    Err(error) if error.kind() == RepoErrorKind::Retained => {
-                        tracing::warn!(%error, "a backup stays for now");
-                        refused.push(backup.clone());
-                    }
-                    gone => {
-                        gone?;
-                        self.store().delete(&key(backup)).await?;
-                    }
-                }
-            }
-            Ok(refused)
-        };
-        let forgotten = forgotten.await;
-        lock.release().await?;
-        forgotten
     }
 }

@@ -12,6 +12,7 @@
 //! read when a command needs them ([`SecretSource`]).
 
 mod address;
+mod bounded;
 mod error;
 mod example;
 mod grants;
@@ -43,8 +44,6 @@ use error::Source;
 use section::Section;
 use std::{
     collections::BTreeMap,
-    fs::File,
-    io::Read,
     path::{Path, PathBuf},
 };
 use toml::de::DeTable;
@@ -81,13 +80,7 @@ impl Config {
     /// Reads one file.
     fn read(file: &Path) -> Result<Self, ConfigError> {
         let unreadable = |reason: String| ConfigError::Unreadable { file: file.to_owned(), reason };
-        let mut bytes = Vec::new();
-        File::open(file)
-            .and_then(|open| open.take(CONFIG_BYTES_MAX + 1).read_to_end(&mut bytes))
-            .map_err(|error| unreadable(error.to_string()))?;
-        if bytes.len() as u64 > CONFIG_BYTES_MAX {
-            return Err(unreadable("it is longer than 1 MiB".to_owned()));
-        }
+        let bytes = bounded::read(file, CONFIG_BYTES_MAX).map_err(|error| unreadable(error.to_string()))?;
         let text = String::from_utf8(bytes).map_err(|error| {
             let line = error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count() + 1;
             unreadable(format!("line {line} is not UTF-8"))

@@ -42,7 +42,7 @@ pub(crate) enum SecretError {
     },
     /// A profile of Amazon's files gives no keys.
     #[error(transparent)]
-    Profile(#[from] backstay_repo::AwsProfileError),
+    Profile(#[from] super::repository::AwsProfileError),
 }
 
 impl SecretSource {

@@ -3,6 +3,7 @@
 //! The oldest piece goes first and one after another: wherever it ends, what is left is one stretch without a hole.
 
 use super::{LogChain, LogResult, name, name::ObjectName};
+use crate::store::folder_of;
 use crate::{ObjectInfo, RepoErrorKind};
 use backstay_core::{LogNeed, Timestamp};
 use serde::Serialize;
@@ -92,7 +93,7 @@ impl LogChain {
                 gone => gone?,
             }
             // One that comes back with a power cut would lie alone, behind a hole.
-            self.store.settle(key.rsplit_once('/').map_or("", |(folder, _)| folder)).await?;
+            self.store.settle(folder_of(key)).await?;
         }
         Ok(0)
     }

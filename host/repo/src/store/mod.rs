@@ -20,7 +20,6 @@
 //! the narrowest of these stores takes at once. So no upload lies about half done and paid for, and create-if-absent
 //! holds for every object; completing an upload in parts knows no such condition everywhere.
 
-mod aws_profile;
 mod azure;
 mod config;
 mod direct;
@@ -29,7 +28,6 @@ mod retry;
 mod transport;
 mod webdav;
 
-pub use aws_profile::{AwsProfile, AwsProfileError};
 pub use config::{StoreAccess, StoreConfig};
 use direct::{Direct, Written};
 use pace::Pace;
@@ -178,6 +176,15 @@ impl Store {
         self
     }
 
+    /// Writes where the repository is, and nowhere else: looks before, so that nothing is made in the place of a disk, and
+    /// after, so that nothing counts that went there.
+    async fn in_its_place<T>(&self, write: impl Future<Output = Result<T>>) -> Result<T> {
+        self.expect_repository().await?;
+        let written = write.await?;
+        self.expect_repository().await?;
+        Ok(written)
+    }
+
     async fn expect_repository(&self) -> Result<()> {
         let Some(folder) = self.folder().filter(|_| self.holds_repository) else { return Ok(()) };
         let there = tokio::fs::try_exists(folder.join("config")).await;
@@ -202,31 +209,29 @@ impl Store {
     /// # Errors
     /// [`RepoErrorKind::AlreadyExists`] when the name holds other content.
     pub async fn put_new(&self, key: &str, body: impl Into<Bytes>) -> Result<()> {
-        let (path, body) = (location(key)?, body.into());
+        let body = body.into();
         pass(&self.upload, body.len()).await;
-        self.expect_repository().await?;
+        self.in_its_place(self.create(key, body)).await
+    }
+
+    async fn create(&self, key: &str, body: Bytes) -> Result<()> {
+        let path = location(key)?;
         if self.put_directly(key, &body).await? {
-            // It may have gone in between.
-            return self.expect_repository().await;
+            return Ok(());
         }
         let options = PutOptions::from(PutMode::Create);
-        let put = self
-            .retry
-            .run(&format!("write {key}"), || self.objects.put_opts(&path, body.clone().into(), options.clone()))
-            .await;
-        match put {
-            Ok(_) => self.expect_repository().await,
-            Err(error) if error.kind() == RepoErrorKind::AlreadyExists => {
-                // Perhaps an earlier attempt of ours arrived and its answer did not.
-                let there = self.get(key, body.len() as u64).await;
-                match there {
-                    // That attempt may have ended before the name was durable.
-                    Ok(there) if there == body => self.settle(folder_of(key)).await,
-                    Err(error) if error.is_retryable() => Err(error),
-                    _ => Err(error),
-                }
-            }
-            Err(error) => Err(error),
+        let put = || self.objects.put_opts(&path, body.clone().into(), options.clone());
+        let refused = match self.retry.run(&format!("write {key}"), put).await {
+            Err(error) if error.kind() == RepoErrorKind::AlreadyExists => error,
+            other => return other.map(drop),
+        };
+        // Perhaps an earlier attempt of ours arrived and its answer did not.
+        match self.get(key, body.len() as u64).await {
+            // That attempt may have ended before the name was durable.
+            Ok(there) if there == body => self.settle(folder_of(key)).await,
+            // It cannot be told.
+            Err(error) if error.is_retryable() => Err(error),
+            _ => Err(refused),
         }
     }
 
@@ -260,9 +265,9 @@ impl Store {
     pub async fn put_overwrite(&self, key: &str, body: impl Into<Bytes>) -> Result<()> {
         let (path, body) = (location(key)?, body.into());
         pass(&self.upload, body.len()).await;
-        self.expect_repository().await?;
-        self.retry.run(&format!("write {key}"), || self.objects.put(&path, body.clone().into())).await?;
-        self.expect_repository().await
+        let what = format!("write {key}");
+        let put = self.retry.run(&what, || self.objects.put(&path, body.clone().into()));
+        self.in_its_place(put).await.map(drop)
     }
 
     /// Reads a whole object of at most `bytes_max` bytes.
@@ -305,17 +310,19 @@ impl Store {
                 return Ok(bytes);
             }
         }
-        let got = self.retry.run(&format!("read {key}"), || self.objects.get_range(&path, range.clone())).await;
-        match got {
-            Ok(bytes) if bytes.len() as u64 == wanted => Ok(bytes),
-            Ok(_) => Err(RepoError::damaged(key, format!("it ends before byte {}", range.end))),
-            // A range behind the end is an unnamed error with every store: ask for the size.
-            Err(error) => match self.head(key).await {
-                Ok(info) if info.bytes < range.end => {
-                    Err(RepoError::damaged(key, format!("it ends before byte {}", range.end)))
-                }
-                _ => Err(error),
-            },
+        // A range behind the end is an unnamed error with every store: ask for the size, and do not try that again.
+        let read = || async {
+            match self.objects.get_range(&path, range.clone()).await {
+                Ok(bytes) => Ok(Some(bytes)),
+                Err(error) => match self.objects.head(&path).await {
+                    Ok(meta) if meta.size < range.end => Ok(None),
+                    _ => Err(error),
+                },
+            }
+        };
+        match self.retry.run(&format!("read {key}"), read).await? {
+            Some(bytes) if bytes.len() as u64 == wanted => Ok(bytes),
+            _ => Err(RepoError::damaged(key, format!("it ends before byte {}", range.end))),
         }
     }
 
@@ -421,7 +428,7 @@ impl fmt::Debug for Store {
 }
 
 /// The folder that an object lies in.
-fn folder_of(key: &str) -> &str {
+pub(crate) fn folder_of(key: &str) -> &str {
     key.rsplit_once('/').map_or("", |(folder, _)| folder)
 }
 

@@ -2,6 +2,7 @@
 
 use super::{
     super::{
+        bounded,
         error::ConfigError,
         secret::{SecretError, SecretSource},
         section::Section,
@@ -11,11 +12,7 @@ use super::{
 };
 use crate::limits::{CONNECTIONS_MAX, OBJECT_LOCK_DAYS_MAX, PEM_BYTES_MAX};
 use backstay_core::Secret;
-use std::{
-    fs::File,
-    io::{self, Read},
-    path::PathBuf,
-};
+use std::path::PathBuf;
 
 /// Keys that every repository takes and that are no options of its store.
 pub(super) const COMMON_KEYS: &[&str] = &["url", "password-file", "password-command"];
@@ -150,18 +147,9 @@ impl Value {
         match self {
             Self::Said(text) => Ok(Secret::new(text.clone())),
             Self::Secret(source) => source.read(whose),
-            Self::Content(path) => read_content(path)
+            Self::Content(path) => bounded::read_text(path, PEM_BYTES_MAX)
                 .map(Secret::new)
                 .map_err(|error| SecretError::File { path: path.clone(), reason: error.to_string() }),
         }
     }
-}
-
-fn read_content(path: &PathBuf) -> io::Result<String> {
-    let mut text = String::new();
-    File::open(path)?.take(PEM_BYTES_MAX + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > PEM_BYTES_MAX {
-        return Err(io::Error::other("it is longer than 1 MiB"));
-    }
-    Ok(text)
 }

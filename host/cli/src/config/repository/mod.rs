@@ -5,12 +5,15 @@
 //!                                             └► Location: the address, options, and where their secrets are
 //! ```
 
+mod aws_profile;
 mod azure;
 mod key;
 mod kind;
 mod rate;
 mod s3;
 mod webdav;
+
+pub(super) use aws_profile::AwsProfileError;
 
 use super::{
     error::ConfigError,

@@ -2,10 +2,10 @@
 
 use super::{
     super::{error::ConfigError, secret::SecretError, section::Section},
+    aws_profile::AwsProfile,
     together,
 };
 use backstay_core::Secret;
-use backstay_repo::AwsProfile;
 
 /// The two halves of a key.
 const SECRET: &[&str] = &["secret-access-key-file", "secret-access-key-command"];

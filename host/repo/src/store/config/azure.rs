@@ -7,7 +7,7 @@ use object_store::{
     azure::{AzureConfigKey as Key, MicrosoftAzureBuilder},
     client::HttpConnector,
 };
-use std::{str::FromStr, sync::Arc};
+use std::str::FromStr;
 
 /// What is configured, and what the library calls it.
 const KEYS: &[(&str, Key)] = &[
@@ -63,7 +63,7 @@ pub(super) fn build(url: &url::Url, options: &mut Options<'_>) -> Result<Built> 
     }
     let client = transport.connect(&client).map_err(|error| options.unusable(error))?;
     let azure = Azure::new(azure, client, container_url);
-    Ok(Built { objects: Arc::new(azure), folder: None, limits: Default::default(), retention: None })
+    Ok(Built::on_network(azure))
 }
 
 fn is_credential(key: &Key) -> bool {

@@ -3,7 +3,7 @@
 use super::{Built, Options, environment, host, once};
 use crate::Result;
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey as Key};
-use std::{str::FromStr, sync::Arc};
+use std::str::FromStr;
 
 pub(super) fn build(url: &url::Url, options: &mut Options<'_>) -> Result<Built> {
     let bucket = host(url, options, "bucket")?;
@@ -30,5 +30,5 @@ pub(super) fn build(url: &url::Url, options: &mut Options<'_>) -> Result<Built> 
         .with_retry(once())
         .build()
         .map_err(|error| options.unusable(error))?;
-    Ok(Built { objects: Arc::new(gcs), folder: None, limits: Default::default(), retention: None })
+    Ok(Built::on_network(gcs))
 }

@@ -64,6 +64,13 @@ pub(super) struct Built {
     pub(super) retention: Option<Duration>,
 }
 
+impl Built {
+    /// A store whose transport keeps the limits.
+    fn on_network(objects: impl ObjectStore) -> Self {
+        Self { objects: Arc::new(objects), folder: None, limits: Limits::default(), retention: None }
+    }
+}
+
 impl StoreConfig {
     /// An address without options.
     pub fn new(url: impl Into<String>) -> Self {

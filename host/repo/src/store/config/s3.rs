@@ -4,7 +4,7 @@ use super::{Built, Options, environment, host, once};
 use crate::Result;
 use crate::limits::OBJECT_LOCK_DAYS_MAX;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey as Key, Checksum};
-use std::{str::FromStr, sync::Arc, time::Duration};
+use std::{str::FromStr, time::Duration};
 
 /// Ways to give credentials; one of them in the configuration shuts out all of the environment's.
 const CREDENTIALS: &[&str] =
@@ -49,7 +49,7 @@ pub(super) fn build(url: &url::Url, options: &mut Options<'_>) -> Result<Built> 
         .build()
         .map_err(|error| options.unusable(error))?;
     let retention = days.map(|days| Duration::from_secs(u64::from(days) * 24 * 60 * 60));
-    Ok(Built { objects: Arc::new(s3), folder: None, limits: Default::default(), retention })
+    Ok(Built { retention, ..Built::on_network(s3) })
 }
 
 fn is_credential(key: &Key) -> bool {

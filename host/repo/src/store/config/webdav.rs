@@ -4,7 +4,6 @@ use super::{Built, Options, once};
 use crate::Result;
 use crate::store::webdav::WebDav;
 use object_store::{client::HttpConnector, http::HttpBuilder};
-use std::sync::Arc;
 
 pub(super) fn build(url: &url::Url, options: &mut Options<'_>) -> Result<Built> {
     if url.query().is_some() || url.fragment().is_some() {
@@ -30,10 +29,5 @@ pub(super) fn build(url: &url::Url, options: &mut Options<'_>) -> Result<Built> 
         .build()
         .map_err(|error| options.unusable(error))?;
     let client = transport.connect(&client).map_err(|error| options.unusable(error))?;
-    Ok(Built {
-        objects: Arc::new(WebDav::new(origin, client, files)),
-        folder: None,
-        limits: Default::default(),
-        retention: None,
-    })
+    Ok(Built::on_network(WebDav::new(origin, client, files)))
 }

@@ -8,24 +8,24 @@
 //! Read as Amazon's own tools do: the first file goes before the second, names of keys in any case, `#` and `;` begin
 //! comments, indented lines belong to the key above and are of no interest here.
 
+use super::super::bounded;
 use crate::limits::AWS_PROFILES_BYTES_MAX;
 use std::{
     collections::BTreeMap,
-    fs::File,
-    io::{self, Read},
+    io,
     path::{Path, PathBuf},
 };
 
 /// What a profile says that a store can use.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct AwsProfile {
+pub(crate) struct AwsProfile {
     options: BTreeMap<String, String>,
 }
 
 /// A profile that cannot be used. Says where it was looked for, never what was found.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to use the AWS profile `{profile}`: {reason}")]
-pub struct AwsProfileError {
+pub(crate) struct AwsProfileError {
     profile: String,
     reason: String,
 }
@@ -50,7 +50,7 @@ impl AwsProfile {
     ///
     /// # Errors
     /// When there is no such profile, or none with keys.
-    pub fn load(profile: &str) -> Result<Self, AwsProfileError> {
+    pub(crate) fn load(profile: &str) -> Result<Self, AwsProfileError> {
         let home = std::env::var_os("HOME").map(PathBuf::from);
         let file = |variable: &str, name: &str| {
             std::env::var_os(variable)
@@ -62,8 +62,8 @@ impl AwsProfile {
         Self::read(profile, &credentials, &file("AWS_CONFIG_FILE", "config"))
     }
 
-    /// As options of a [`super::StoreConfig`].
-    pub fn into_options(self) -> BTreeMap<String, String> {
+    /// As options of a [`backstay_repo::StoreConfig`].
+    pub(crate) fn into_options(self) -> BTreeMap<String, String> {
         self.options
     }
 
@@ -122,16 +122,10 @@ impl std::fmt::Debug for AwsProfile {
 
 /// A file's text; one that is absent is empty.
 fn read_file(path: &Path) -> io::Result<String> {
-    let file = match File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(String::new()),
-        file => file?,
-    };
-    let mut text = String::new();
-    file.take(AWS_PROFILES_BYTES_MAX + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > AWS_PROFILES_BYTES_MAX {
-        return Err(io::Error::other("it is longer than 1 MiB"));
+    match bounded::read_text(path, AWS_PROFILES_BYTES_MAX) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        text => text,
     }
-    Ok(text)
 }
 
 /// All keys of the sections that are wanted; nothing when there is no such section.
