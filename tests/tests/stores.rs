@@ -1,7 +1,7 @@
 //! Every kind of store on a real server: the promises, and a repository that stock restic judges.
 
 use anyhow::{Context, Result, ensure};
-use backstay_conformance::{Removal, keeps_its_promises};
+use backstay_conformance::{Removal, keeps_its_promises, noise};
 use backstay_core::{RelativePath, Timestamp};
 use backstay_repo::{
     BackupOptions, CheckOptions, FileAttributes, InitOptions, KdfCost, Password, PlaceOptions, ReadData, RepoErrorKind,
@@ -18,7 +18,6 @@ use backstay_tests::{
     seed::Seed,
     webdav::{self, Locks, WebDav},
 };
-use bytes::Bytes;
 use std::{
     path::Path,
     time::{Duration, Instant},
@@ -62,18 +61,6 @@ fn on_webdav(server: &WebDav, prefix: &str) -> StoreConfig {
     config(&format!("{}/{prefix}", server.url()), &options)
 }
 
-/// Bytes that do not compress.
-fn noise(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed ^ 0x9e37_79b9_7f4a_7c15;
-    let mut step = move || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state as u8
-    };
-    (0..length).map(|_| step()).collect()
-}
-
 /// Makes a repository, backs up twice, checks, restores, and compares.
 async fn works_as_a_repository(config: &StoreConfig) -> Result<()> {
     let store = Store::connect(config)?;
@@ -85,7 +72,7 @@ async fn works_as_a_repository(config: &StoreConfig) -> Result<()> {
     for length in [3 << 20, pages.len()] {
         let options = BackupOptions { pack_bytes: 1 << 20, ..BackupOptions::default() };
         let session = repository.backup(options).await?;
-        let body: Vec<_> = pages[..length].chunks(100_000).map(|part| Ok(Bytes::copy_from_slice(part))).collect();
+        let body: Vec<_> = pages[..length].chunks(100_000).map(|part| Ok(pages.slice_ref(part))).collect();
         session.put_file(&RelativePath::new("data/1")?, attributes, futures::stream::iter(body)).await?;
         last = Some(session.commit(SnapshotMeta::default()).await?);
     }

@@ -65,7 +65,7 @@ fn must_fail<T: Debug>(result: backstay_repo::Result<T>, kind: RepoErrorKind, wh
 }
 
 /// Bytes that do not compress, the same for the same seed.
-fn noise(seed: u64, length: usize) -> bytes::Bytes {
+pub fn noise(seed: u64, length: usize) -> bytes::Bytes {
     let mut state = seed ^ 0x9e37_79b9_7f4a_7c15;
     let mut noise = Vec::with_capacity(length + 8);
     while noise.len() < length {

@@ -31,16 +31,7 @@ pub fn body(bytes: &[u8], part: usize) -> impl futures::Stream<Item = std::io::R
 
 /// Bytes that do not compress, the same for the same seed.
 pub fn noise(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed ^ 0x9e37_79b9_7f4a_7c15;
-    let mut bytes = Vec::with_capacity(length + 8);
-    while bytes.len() < length {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend_from_slice(&state.wrapping_mul(0x2545_f491_4f6c_dd1d).to_le_bytes());
-    }
-    bytes.truncate(length);
-    bytes
+    backstay_conformance::noise(seed, length).into()
 }
 
 pub fn meta() -> SnapshotMeta {
