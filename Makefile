@@ -47,7 +47,7 @@ plugins: program ## The engine plugins, sandboxed components
 	done
 
 .PHONY: install
-install: ## Put the built program and plugins below DESTDIR and PREFIX (/usr); build with PROFILE=release first
+install: ## The program below PREFIX (/usr), plugins in /usr/lib/backstay/plugins, both below DESTDIR. PROFILE as it was built with
 	install -D -m 755 $(binary) $(DESTDIR)$(PREFIX)/bin/backstay
 	install -d $(DESTDIR)/usr/lib/backstay/plugins
 	install -m 644 $(plugins)/*.wasm $(DESTDIR)/usr/lib/backstay/plugins

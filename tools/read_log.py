@@ -7,7 +7,7 @@
   read_log.py key.json REPOSITORY extract TARGET FOLDER   every log file and note
 
 REPOSITORY is a local folder (copy a bucket with rclone first). Needs the packages
-`cryptography` and `zstandard`. Ends with 1 when anything is damaged or missing.
+`cryptography` and `zstandard`. Ends with 1 when anything is damaged, or log is missing between pieces or epochs.
 """
 
 import base64
@@ -99,6 +99,24 @@ def pieces(key, repository, target, root, complain):
             at = best[1]["end"]
 
 
+def lost_links(chain):
+    """Where an epoch does not go on from the one it follows. `chain`: of each epoch the pieces in order."""
+    for epoch, found in list(chain.items())[1:]:
+        start, left = found[0]["start"], found[0]["follows"]
+        if left is None:
+            yield f"log is missing before {start} of epoch {epoch}, which does not say what it follows"
+            continue
+        there, offset = chain.get(left["epoch"], []), left["offset"]
+        if any(piece["start"] <= offset <= piece["end"] for piece in there):
+            if start > offset:
+                yield f"log is missing from {offset} to {start} of epoch {epoch}"
+        elif there and there[-1]["end"] < offset:
+            yield f"log is missing from {there[-1]['end']} to {offset} of epoch {left['epoch']}"
+        # Older than all that is left: a prune took it, and the log begins here.
+        elif not there and left["epoch"] > min(chain):
+            yield f"log is missing up to {offset} of epoch {left['epoch']}, which epoch {epoch} follows"
+
+
 def main():
     if len(sys.argv) < 4:
         sys.exit(__doc__)
@@ -130,7 +148,9 @@ def main():
             print(f"  {name}: {content.decode() if '/' not in name else f'{len(content)} bytes'}")
             if into and "/" in name:
                 (into / name.split("/")[1]).write_bytes(content)
+        chain = {}
         for epoch, at, piece, content in pieces(key, repository, target, root, complain):
+            chain.setdefault(epoch, []).append(piece)
             if at is not None and piece["start"] > at:
                 complain(f"{target}: log is missing from {at} to {piece['start']} of epoch {epoch}")
             print(f"  epoch {epoch} {piece['start_label']} to {piece['end_label']}: {piece['file']}")
@@ -138,6 +158,8 @@ def main():
                 with open(into / piece["file"], "r+b" if (into / piece["file"]).exists() else "w+b") as file:
                     file.seek(piece["file_offset"])
                     file.write(content)
+        for lost in lost_links(chain):
+            complain(f"{target}: {lost}")
     sys.exit(1 if damaged else 0)
 
 

@@ -382,7 +382,8 @@ pub struct Backup {
 }
 
 impl Backup {
-    fn read(value: &Value) -> Result<Self> {
+    /// Reads it.
+    pub fn read(value: &Value) -> Result<Self> {
         let text = |key: &str| value[key].as_str().map(str::to_owned).with_context(|| format!("no `{key}` in {value}"));
         let number = |key: &str| value[key].as_u64().with_context(|| format!("no `{key}` in {value}"));
         for place in ["start", "end"] {

@@ -3,19 +3,31 @@
 
 use anyhow::{Context, Result, ensure};
 use backstay_tests::{
-    backstay::{Backstay, Backup},
+    account,
+    backstay::{Backstay, Backup, Outcome, Running},
     history::History,
     ledger::{self, Ledger, Workload},
-    postgres::{BACKUP_USER, Installation, Options, Postgres},
+    limits,
+    postgres::{self, BACKUP_USER, Installation, Options, Postgres},
     rehearsal::{Rehearsal, adopt_restic_restore, restic_restore},
-    scratch::Scratch,
+    scratch::{Scratch, wait_for},
     seed::Seed,
     target::Stop,
 };
-use std::time::Duration;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    os::unix::fs::{FileExt, symlink},
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 /// Random places restored to, for each version.
 const TARGETS: usize = 5;
+
+const BY_FILES: [&str; 4] = ["backup", "shop", "--method", "files"];
 
 /// Points the target at `server` and its data folder.
 fn read_from(backstay: &mut Backstay, server: &Postgres) -> Result<()> {
@@ -31,6 +43,14 @@ fn read_from(backstay: &mut Backstay, server: &Postgres) -> Result<()> {
     })
 }
 
+/// Grants `name` anew.
+fn grant(backstay: &mut Backstay, name: &str, value: &Path) -> Result<()> {
+    backstay.reconfigure(|config| {
+        config.grants.retain(|line| !line.starts_with(name));
+        config.grants.push(format!("{name} = \"{}\"", value.display()));
+    })
+}
+
 /// What the method needs beside REPLICATION.
 fn allow_backup_mode(server: &Postgres) -> Result<()> {
     server.sql(&format!(
@@ -39,24 +59,23 @@ fn allow_backup_mode(server: &Postgres) -> Result<()> {
     Ok(())
 }
 
-/// The paths of a backup's files, as stock restic lists them.
-fn listing(backstay: &Backstay, backup: &Backup) -> Result<Vec<String>> {
-    let root = Scratch::new()?;
-    backstay.restic().restore(&backup.snapshot, root.path())?;
-    let data = restic_restore(root.path())?;
-    let mut paths = Vec::new();
-    let mut folders = vec![data.clone()];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder)? {
-            let entry = entry?;
-            if entry.file_type()?.is_dir() {
-                folders.push(entry.path());
-            } else {
-                paths.push(entry.path().strip_prefix(&data)?.display().to_string());
-            }
-        }
+/// What is in a backup, by its path, with its type, as stock restic lists it.
+fn nodes(backstay: &Backstay, backup: &Backup) -> Result<BTreeMap<String, String>> {
+    let (done, text) = backstay.restic().attempt(&["ls", "--json", &backup.snapshot])?;
+    ensure!(done, "{text}");
+    let nodes = text.lines().filter_map(|line| {
+        let node: Value = serde_json::from_str(line).ok()?;
+        Some((node["path"].as_str()?.trim_start_matches('/').to_owned(), node["type"].as_str()?.to_owned()))
+    });
+    Ok(nodes.collect())
+}
+
+/// Where a backup has what the server finds at `path` in its data folder.
+fn stored(path: &str) -> String {
+    match path.strip_prefix("pg_tblspc/") {
+        Some(path) => format!("tablespaces/{path}"),
+        None => format!("data/{path}"),
     }
-    Ok(paths)
 }
 
 /// Loads, backs up twice on the way, and restores to random places.
@@ -72,9 +91,13 @@ fn rehearse(seed: &mut Seed, primary: &Postgres, source: &Postgres, installation
     ledger::run_for(primary, Duration::from_secs(2), Duration::from_millis(300), "early ")?;
     primary.sql("CHECKPOINT")?;
 
-    backstay.fails(&["backup", "shop", "--method", "files"], 2, &["directories.data"])?;
+    backstay.fails(&BY_FILES, 2, &["directories.data"])?;
     read_from(&mut backstay, source)?;
-    let by_files = |backstay: &Backstay| backstay.backup_with(&["--method", "files"]);
+    let by_files = |backstay: &Backstay| {
+        let view = backstay.ok(&BY_FILES)?;
+        ensure!(findings(&view).is_empty(), "a false alarm about pages that were being written: {view}");
+        Backup::read(&view)
+    };
     let first = by_files(&backstay)?;
     ledger::run_for(primary, Duration::from_secs(2), Duration::from_millis(300), "first ")?;
     let second = by_files(&backstay)?;
@@ -95,12 +118,12 @@ fn rehearse(seed: &mut Seed, primary: &Postgres, source: &Postgres, installation
         rehearsal.at(&history.random_target(seed, first.end)?, &[])?;
     }
 
-    let stored = listing(&backstay, &second)?;
+    let nodes = nodes(&backstay, &second)?;
     for path in ["backup_label", "global/pg_control", "PG_VERSION", &format!("{unlogged}_init")] {
-        ensure!(stored.iter().any(|stored| stored == path), "{path} is missing");
+        ensure!(nodes.contains_key(&stored(path)), "{path} is missing");
     }
     for path in ["postmaster.pid", "postmaster.opts", &unlogged] {
-        ensure!(!stored.iter().any(|stored| stored == path), "{path} does not belong into a backup");
+        ensure!(!nodes.contains_key(&stored(path)), "{path} does not belong into a backup");
     }
 
     // With Backstay gone.
@@ -157,33 +180,316 @@ fn another_cluster_s_folder_is_refused() -> Result<()> {
     let (ours, another) = (ours?, another?);
     let mut backstay = Backstay::in_folder(&ours.address())?;
     read_from(&mut backstay, &ours)?;
-    backstay.reconfigure(|config| {
-        config.grants.retain(|line| !line.starts_with("directories.data"));
-        config.grants.push(format!("directories.data = \"{}\"", another.data().display()));
-    })?;
-    backstay.fails(&["backup", "shop", "--method", "files"], 2, &["belongs to cluster"])?;
-    backstay.reconfigure(|config| {
-        config.grants.retain(|line| !line.starts_with("directories.data"));
-        config.grants.push(format!("directories.data = \"{}\"", ours.data().display()));
-    })?;
+    grant(&mut backstay, "directories.data", another.data())?;
+    backstay.fails(&BY_FILES, 2, &["belongs to cluster"])?;
+    grant(&mut backstay, "directories.data", ours.data())?;
     let words = ["permission denied for function pg_backup_start"];
-    let outcome = backstay.fails(&["backup", "shop", "--method", "files"], 3, &words)?;
+    let outcome = backstay.fails(&BY_FILES, 3, &words)?;
     ensure!(outcome.stderr.contains("GRANT EXECUTE ON FUNCTION pg_backup_start"), "{}", outcome.stderr);
     backstay.finish()
 }
 
-/// Spoils one byte of a page, as a disk does: behind the server's back.
-fn rot(server: &Postgres, path: &str, block: u64) -> Result<()> {
-    let file = std::fs::File::options().read(true).write(true).open(server.data().join(path))?;
-    let mut byte = [0];
-    let at = block * 8192 + 5000;
-    std::os::unix::fs::FileExt::read_exact_at(&file, &mut byte, at)?;
-    byte[0] ^= 0x10;
-    Ok(std::os::unix::fs::FileExt::write_all_at(&file, &byte, at)?)
+#[test]
+fn another_copy_s_folder_and_a_tablespace_that_is_not_there_are_refused() -> Result<()> {
+    let mut primary = Postgres::create(&Installation::postgres_15()?, &Options::default())?;
+    allow_backup_mode(&primary)?;
+    let location = primary.tablespace("elsewhere")?;
+    let mut standby = primary.standby("second")?;
+    let mut backstay = Backstay::in_folder(&primary.address())?;
+    let not_its_own = |backstay: &Backstay| {
+        backstay.fails(&BY_FILES, 2, &["the granted data folder is not the server's own", "another copy"])
+    };
+    read_from(&mut backstay, &primary)?;
+    grant(&mut backstay, "directories.data", standby.data())?;
+    not_its_own(&backstay).context("a running standby's folder")?;
+    standby.stop(postgres::Stop::Fast)?;
+    not_its_own(&backstay).context("a stopped standby's folder")?;
+
+    // What is under a mount point while its disk is not there, or was left by an upgrade.
+    let empty = Scratch::new()?;
+    empty.folder("PG_14_202107181")?;
+    let tablespace =
+        format!("tablespace-{}", primary.sql("SELECT oid FROM pg_tablespace WHERE spcname = 'elsewhere'")?);
+    grant(&mut backstay, "directories.data", primary.data())?;
+    grant(&mut backstay, &format!("directories.{tablespace}"), empty.path())?;
+    let words = [&tablespace, "holds no tablespace of PostgreSQL 15"];
+    let outcome = backstay.fails(&BY_FILES, 2, &words)?;
+    ensure!(outcome.stderr.contains(&location.display().to_string()), "{}", outcome.stderr);
+    backstay.reconfigure(|config| config.grants.retain(|line| !line.contains(&tablespace)))?;
+    let outcome = backstay.fails(&BY_FILES, 2, &["is not granted"])?;
+    ensure!(outcome.stderr.contains(&format!("directories.{tablespace} = ")), "{}", outcome.stderr);
+
+    standby.start()?;
+    read_from(&mut backstay, &standby)?;
+    grant(&mut backstay, "directories.data", primary.data())?;
+    not_its_own(&backstay).context("the folder of a primary that runs")?;
+    primary.stop(postgres::Stop::Fast)?;
+    not_its_own(&backstay).context("the folder of a primary that was")?;
+    backstay.finish()
 }
 
-fn findings(view: &serde_json::Value) -> Vec<(String, String)> {
-    let text = |finding: &serde_json::Value, key: &str| finding[key].as_str().unwrap_or_default().to_owned();
+/// A backup that stands still while the host reads, so that its sessions wait.
+struct Held(Running);
+
+impl Held {
+    fn start(backstay: &Backstay, server: &Postgres) -> Result<Self> {
+        // Nothing but holes: read for long enough to be met, and stored in no room.
+        let spool = server.data().join("spool");
+        std::fs::File::create(&spool)?.set_len(1 << 30)?;
+        account::give(&spool)?;
+        let mut running = backstay.spawn(&[&BY_FILES[..], &["--json"]].concat())?;
+        let reading = format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE usename = '{BACKUP_USER}' AND state = 'idle'
+             AND query LIKE '%pg_tablespace_location%'"
+        );
+        wait_for("the host to read", limits::COMMAND, || {
+            running.must_run()?;
+            Ok((server.sql(&reading)? == "1").then_some(()))
+        })?;
+        let held = Self(running);
+        held.send(Signal::STOP)?;
+        Ok(held)
+    }
+
+    fn send(&self, signal: Signal) -> Result<()> {
+        let pid = Pid::from_raw(self.0.pid().try_into()?).context("it is running")?;
+        Ok(kill_process(pid, signal)?)
+    }
+
+    fn go_on(self) -> Result<Outcome> {
+        self.send(Signal::CONT)?;
+        self.0.wait(limits::COMMAND)
+    }
+}
+
+/// The checkpoint takes longer than statements may, the host reads for longer than sessions may idle.
+fn impatient_server(installation: &Installation) -> Result<()> {
+    let mut conf = ["idle_session_timeout = '1s'", "statement_timeout = '1s'", "log_min_duration_statement = '1s'"]
+        .map(String::from)
+        .to_vec();
+    if installation.major >= 17 {
+        conf.push("transaction_timeout = '1s'".into());
+    }
+    // A spread checkpoint of three seconds.
+    conf.extend(["checkpoint_timeout = '30s'".into(), "checkpoint_completion_target = 0.1".into()]);
+    let server = Postgres::create(installation, &Options { conf, ..Options::default() })?;
+    allow_backup_mode(&server)?;
+    let mut backstay = Backstay::in_folder(&server.address())?;
+    read_from(&mut backstay, &server)?;
+    backstay.reconfigure(|config| config.settings.push_str(", checkpoint = \"spread\""))?;
+    server.sql("CREATE TABLE dirty AS SELECT n, repeat('x', 500) FROM generate_series(1, 5000) n")?;
+
+    let held = Held::start(&backstay, &server)?;
+    std::thread::sleep(Duration::from_millis(1500));
+    let waiting = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE usename = '{BACKUP_USER}' AND state = 'idle'
+         AND clock_timestamp() - state_change > '1s'"
+    );
+    let waiting = server.sql(&waiting)?;
+    let outcome = held.go_on()?;
+    ensure!(outcome.code == 0, "it ended with {}: {}\n{}", outcome.code, outcome.stderr, server.log_tail());
+    ensure!(waiting == "2", "both sessions waited for longer than allowed, not {waiting}");
+    let log = server.log()?;
+    let slow = log.lines().any(|line| line.contains("duration: ") && line.contains("pg_backup_start"));
+    ensure!(slow, "the checkpoint took no longer than allowed:\n{log}");
+    backstay.finish()
+}
+
+#[test]
+fn a_server_that_ends_idle_sessions_and_slow_statements_is_backed_up() -> Result<()> {
+    impatient_server(&Installation::postgres_15()?)?;
+    impatient_server(&Installation::postgres_18()?)
+}
+
+#[test]
+fn a_standby_that_goes_over_to_another_timeline_meanwhile_is_refused() -> Result<()> {
+    let primary = Postgres::create(&Installation::postgres_15()?, &Options::default())?;
+    allow_backup_mode(&primary)?;
+    let second = primary.standby("second")?;
+    let third = second.standby("third")?;
+    let mut backstay = Backstay::in_folder(&third.address())?;
+    read_from(&mut backstay, &third)?;
+    let held = Held::start(&backstay, &third)?;
+    drop(primary);
+    second.promote()?;
+    second.sql("CHECKPOINT")?;
+    let end = second.flushed()?;
+    let follows = format!(
+        "SELECT count(*) FROM pg_stat_wal_receiver WHERE received_tli = 2 AND pg_last_wal_replay_lsn() >= '{end}'"
+    );
+    wait_for("the third to follow", limits::RECOVERY, || Ok((third.sql(&follows)? == "1").then_some(())))?;
+    held.go_on()?.must_fail(3, &["the server changed its timeline during the backup"])?;
+    // As the message says: once more, now all on the new one.
+    let backup = Backup::read(&backstay.ok(&BY_FILES)?)?;
+    let nodes = nodes(&backstay, &backup)?;
+    ensure!(nodes.contains_key(&stored("pg_wal/00000002.history")), "{nodes:?}");
+    backstay.finish()
+}
+
+/// Folders that a restored server wants to find empty; `pg_wal` gets the backup's own log.
+const EMPTIED: [&str; 8] =
+    ["pg_dynshmem", "pg_notify", "pg_replslot", "pg_serial", "pg_snapshots", "pg_stat_tmp", "pg_subtrans", "pg_wal"];
+
+/// What lies below a folder of the server, links not followed, as a backup would name it.
+fn on_disk(data: &Path, top: &str) -> Result<BTreeSet<String>> {
+    let mut found = BTreeSet::new();
+    let mut folders = vec![top.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(data.join(&folder))? {
+            let entry = entry?;
+            let path = format!("{folder}/{}", entry.file_name().to_string_lossy());
+            let path = path.trim_start_matches('/').to_owned();
+            if entry.file_type()?.is_dir() {
+                folders.push(path.clone());
+            }
+            found.insert(stored(&path));
+        }
+    }
+    Ok(found)
+}
+
+/// Makes and removes folders with a file in each, as sessions and dropped databases do; answers how many.
+fn churn(base: &Path, stop: &AtomicBool) -> Result<u32> {
+    let mut made = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let numbers = 90_000..90_010;
+        let folders = numbers.flat_map(|n| [base.join(n.to_string()), base.join(format!("pgsql_tmp/{n}.fileset"))]);
+        let folders: Vec<_> = folders.collect();
+        for folder in &folders {
+            std::fs::create_dir_all(folder)?;
+            std::fs::write(folder.join("1"), "gone soon")?;
+            made += 1;
+        }
+        for folder in &folders {
+            std::fs::remove_dir_all(folder)?;
+        }
+    }
+    Ok(made)
+}
+
+#[test]
+fn what_belongs_to_the_running_server_or_to_nobody_is_left_out() -> Result<()> {
+    let installation = Installation::postgres_15()?;
+    let server = Postgres::create(&installation, &Options::default())?;
+    allow_backup_mode(&server)?;
+    server.tablespace("elsewhere")?;
+    let mut forks = Vec::new();
+    for (name, place) in [("here", ""), ("there", "TABLESPACE elsewhere")] {
+        server.sql(&format!("CREATE UNLOGGED TABLE {name} {place} AS SELECT generate_series(1, 10000) AS number"))?;
+        server.sql(&format!("VACUUM {name}"))?;
+        let path = server.sql(&format!("SELECT pg_relation_filepath('{name}')"))?;
+        forks.extend(["", "_fsm", "_vm"].map(|fork| format!("{path}{fork}")));
+    }
+    server.sql("CHECKPOINT")?;
+    let mut backstay = Backstay::in_folder(&server.address())?;
+    read_from(&mut backstay, &server)?;
+    backstay.ok(&BY_FILES)?;
+
+    let above = |path: &str| path.rsplit_once('/').map_or(String::new(), |(folder, _)| folder.to_owned());
+    let (database, outside) = (above(&forks[0]), above(&forks[3]));
+    let version = above(&outside);
+    // As administrators do with what changes all the time.
+    let scratch = server.scratch().join("stats");
+    std::fs::rename(server.data().join("pg_stat_tmp"), &scratch)?;
+    symlink(&scratch, server.data().join("pg_stat_tmp"))?;
+    symlink("/etc", server.data().join("foreign"))?;
+    let mut strays: Vec<String> = EMPTIED.map(|folder| format!("{folder}/stray/file")).to_vec();
+    strays.extend(["backup_label.old", "tablespace_map.old", "backup_manifest"].map(String::from));
+    strays.extend(["postgresql.auto.conf.tmp", "current_logfiles.tmp", "global/pg_internal.init.1"].map(String::from));
+    strays.extend(["base/pgsql_tmp/pgsql_tmp1.0".into(), format!("{version}/pgsql_tmp/pgsql_tmp1.sharedfileset/0")]);
+    for folder in [&database, &outside] {
+        let names =
+            ["t3_16384", "t3_16384_fsm", "t3_16384.1", "pg_internal.init", "pg_internal.init.1", "pgsql_tmp2.0"];
+        strays.extend(names.map(|name| format!("{folder}/{name}")));
+    }
+    // Of an older backup; this one has its own.
+    let replaced = ["backup_label", "tablespace_map"];
+    for path in strays.iter().map(String::as_str).chain(replaced) {
+        let file = server.data().join(path);
+        let folder = file.parent().context("a file lies in a folder")?;
+        if !folder.exists() {
+            account::create_dir(folder)?;
+        }
+        account::write(&file, "stray")?;
+    }
+
+    let outcome = backstay.run(&BY_FILES)?;
+    ensure!(outcome.code == 0, "{}", outcome.stderr);
+    ensure!(outcome.stderr.contains("left out \"foreign\", a link to \"/etc\""), "{}", outcome.stderr);
+    let backup = Backup::read(&outcome.json)?;
+    let nodes = nodes(&backstay, &backup)?;
+    strays.extend(["postmaster.pid", "postmaster.opts", "foreign"].map(String::from));
+    for path in strays.iter().chain(&forks) {
+        ensure!(std::fs::symlink_metadata(server.data().join(path)).is_ok(), "the server has no {path}");
+        ensure!(!nodes.contains_key(&stored(path)), "{path} does not belong into a backup");
+    }
+    for folder in EMPTIED {
+        ensure!(nodes.get(&stored(folder)).is_some_and(|kind| kind == "dir"), "{folder} is no folder: {nodes:?}");
+        let inside = nodes.keys().filter_map(|path| path.strip_prefix(&format!("{}/", stored(folder))));
+        let of_its_own = |name: &str| folder == "pg_wal" && name.len() == 24;
+        let inside: Vec<_> = inside.filter(|name| !of_its_own(name)).collect();
+        ensure!(inside.is_empty(), "{folder} holds {inside:?}");
+    }
+    for (path, words) in replaced.into_iter().zip(["START WAL LOCATION", "elsewhere"]) {
+        let (done, text) = backstay.restic().attempt(&["dump", &backup.snapshot, &format!("/{}", stored(path))])?;
+        ensure!(done && text.contains(words) && !text.contains("stray"), "{path}: {text}");
+    }
+    // And nothing else is.
+    let left_out: BTreeSet<_> = strays.iter().chain(&forks).map(|path| stored(path)).collect();
+    for path in on_disk(server.data(), "")?.union(&on_disk(server.data(), &version)?) {
+        let expected = left_out.contains(path)
+            || path.ends_with("/pg_internal.init")
+            || path.contains("/pgsql_tmp")
+            || EMPTIED.iter().any(|folder| path.starts_with(&stored(folder)));
+        ensure!(expected || nodes.contains_key(path), "{path} is missing");
+    }
+
+    let into = Scratch::new()?;
+    let volume = backup.volumes.first().context("a backup with a tablespace")?;
+    let map = format!("{volume}={}", into.join("space").display());
+    let options = ["--backup", &backup.id, "--map", &map].map(String::from);
+    backstay.restore(&into.join("data"), &options)?;
+    let mut restored = Postgres::adopt(&installation, &into.join("data"))?;
+    restored.start_without_waiting()?;
+    restored.wait_recovered()?;
+    ensure!(restored.sql("SELECT (SELECT count(*) FROM here) + (SELECT count(*) FROM there)")? == "0");
+    drop(restored);
+
+    let (base, stop) = (server.data().join("base"), AtomicBool::new(false));
+    let (made, backups) = std::thread::scope(|scope| {
+        let churn = scope.spawn(|| churn(&base, &stop));
+        let backups = [(); 3].map(|()| backstay.ok(&BY_FILES));
+        stop.store(true, Ordering::Relaxed);
+        (churn.join(), backups)
+    });
+    for view in backups {
+        let view = view.context("while folders come and go")?;
+        ensure!(findings(&view).is_empty(), "{view}");
+    }
+    let made = made.map_err(|_| anyhow::anyhow!("it panicked"))??;
+    ensure!(made > 1000, "only {made} folders came and went");
+    backstay.finish()
+}
+
+/// The default of the servers that are tested.
+const PAGE_BYTES: u64 = 8192;
+
+/// Writes over a page from its byte `at` on, as a disk does: behind the server's back.
+fn rot(server: &Postgres, path: &str, block: u64, at: u64, bytes: &[u8]) -> Result<()> {
+    let file = std::fs::File::options().write(true).open(server.data().join(path))?;
+    Ok(file.write_all_at(bytes, block * PAGE_BYTES + at)?)
+}
+
+/// Changes one bit of a page.
+fn flip(server: &Postgres, path: &str, block: u64) -> Result<()> {
+    let at = 5000;
+    let mut byte = [0];
+    std::fs::File::open(server.data().join(path))?.read_exact_at(&mut byte, block * PAGE_BYTES + at)?;
+    rot(server, path, block, at, &[byte[0] ^ 0x10])
+}
+
+fn findings(view: &Value) -> Vec<(String, String)> {
+    let text = |finding: &Value, key: &str| finding[key].as_str().unwrap_or_default().to_owned();
     let list = view["findings"].as_array().cloned().unwrap_or_default();
     list.iter().map(|finding| (text(finding, "path"), text(finding, "what"))).collect()
 }
@@ -191,36 +497,61 @@ fn findings(view: &serde_json::Value) -> Vec<(String, String)> {
 fn rotten_pages(installation: &Installation) -> Result<()> {
     let server = Postgres::create(installation, &Options::default())?;
     allow_backup_mode(&server)?;
+    server.tablespace("elsewhere")?;
     server.sql("CREATE TABLE victim AS SELECT n, md5(n::text) FROM generate_series(1, 100000) n")?;
+    server.sql("CREATE INDEX victim_n ON victim (n)")?;
     server.sql("CREATE TABLE bystander AS SELECT n, md5(n::text) FROM generate_series(1, 100000) n")?;
+    server.sql("CREATE TABLE outside TABLESPACE elsewhere AS SELECT n FROM generate_series(1, 10000) n")?;
     // Nothing of it may be written again, nor lie in the log behind the backup's start.
     server.sql("VACUUM (FREEZE, ANALYZE)")?;
     server.sql("CHECKPOINT")?;
-    let path = server.sql("SELECT pg_relation_filepath('victim')")?;
+    let path = |relation: &str| server.sql(&format!("SELECT pg_relation_filepath('{relation}')"));
+    let (victim, index, outside) = (path("victim")?, path("victim_n")?, path("outside")?);
+    // Of all databases, and nobody reads it.
+    let shared = path("pg_shdescription")?;
     let mut backstay = Backstay::in_folder(&server.address())?;
     read_from(&mut backstay, &server)?;
-    let by_files = ["backup", "shop", "--method", "files"];
-    let sound = backstay.ok(&by_files)?;
+    let sound = backstay.ok(&BY_FILES)?;
     ensure!(findings(&sound).is_empty(), "{sound}");
 
-    rot(&server, &path, 7)?;
-    rot(&server, &path, 300)?;
+    let mut expected = BTreeSet::new();
+    for (path, block) in [(&victim, 7), (&victim, 300), (&index, 3), (&outside, 5), (&shared, 0)] {
+        flip(&server, path, block)?;
+        expected.insert((path.clone(), block));
+    }
+    // Headers that say: written long after the backup began.
+    let mut seed = Seed::new(11);
+    let noise: Vec<u8> = std::iter::repeat_with(|| seed.next_u64() as u8).take(PAGE_BYTES as usize).collect();
+    for (block, page) in [(11, &[0xff; PAGE_BYTES as usize][..]), (12, &noise)] {
+        rot(&server, &victim, block, 0, page)?;
+        expected.insert((victim.clone(), block));
+    }
+    // A second gigabyte, of which the server knows nothing: its first two pages were never written.
+    let second = format!("{victim}.1");
+    account::write(&server.data().join(&second), "")?;
+    rot(&server, &second, 2, 0, &[0xff; PAGE_BYTES as usize])?;
+    expected.insert((second, 131_074));
+    let expected: BTreeSet<_> = expected.into_iter().map(|(path, block)| (stored(&path), block.to_string())).collect();
+
     // Files that were written to just before a backup are read again by the next one.
     std::thread::sleep(Duration::from_millis(2500));
-    let marked = backstay.ok(&by_files)?;
+    let marked = backstay.ok(&BY_FILES)?;
     let found = findings(&marked);
-    let stored = format!("data/{path}");
-    ensure!(found.len() == 2 && found.iter().all(|(path, _)| *path == stored), "{marked}");
-    for block in ["block 7: ", "block 300: "] {
-        ensure!(found.iter().any(|(_, what)| what.starts_with(block)), "{found:?}");
-    }
+    let named: BTreeSet<_> = found
+        .iter()
+        .filter_map(|(path, what)| {
+            let (block, _) = what.strip_prefix("block ")?.split_once(": ")?;
+            Some((path.clone(), block.to_owned()))
+        })
+        .collect();
+    ensure!(found.len() == expected.len() && named == expected, "{found:?} in place of {expected:?}");
     // What is kept is marked wherever it is shown, also when the file is not read again.
     let id = marked["id"].as_str().context("a backup without id")?;
     ensure!(findings(&backstay.ok(&["backups", "show", id])?) == found);
-    let again = backstay.ok(&by_files)?;
+    let again = backstay.ok(&BY_FILES)?;
     ensure!(findings(&again) == found, "{again}");
     ensure!(again["unread"].as_u64() > Some(0), "{again}");
-    ensure!(findings(&backstay.ok(&[&by_files[..], &["--reread"]].concat())?) == found);
+    ensure!(findings(&backstay.ok(&[&BY_FILES[..], &["--reread"]].concat())?) == found);
     backstay.finish()
 }
 
@@ -237,7 +568,7 @@ fn a_cluster_without_checksums_says_so() -> Result<()> {
     allow_backup_mode(&server)?;
     let mut backstay = Backstay::in_folder(&server.address())?;
     read_from(&mut backstay, &server)?;
-    let outcome = backstay.run(&["backup", "shop", "--method", "files"])?;
+    let outcome = backstay.run(&BY_FILES)?;
     ensure!(outcome.code == 0, "{}", outcome.stderr);
     ensure!(outcome.stderr.contains("pages are not checked: the cluster has no checksums"), "{}", outcome.stderr);
     backstay.finish()

@@ -34,6 +34,8 @@ const FOLDER: &str = ".backstay-ahead";
 const LOCK: &str = "lock";
 /// What that process is going to bring: a name a line.
 const COMING: &str = "coming";
+/// The last file that was taken.
+const TAKEN: &str = "taken";
 /// Ends the names of files that are not whole yet.
 const UNFINISHED: &str = ".new";
 
@@ -43,9 +45,10 @@ pub(crate) const FILES_MAX: u16 = 1024;
 /// Files fetched at once: one is written while the next is read.
 const FILES_AT_ONCE: usize = 3;
 
-/// How often the filling process looks whether files were taken, and how long it waits for that to happen.
+/// How often the filling process looks whether files were taken, and how long it waits for that to happen before it
+/// takes the replay for ended. A replay that is slower still is not slowed down much by files fetched again.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// How often somebody who waits for a file looks, and for how long: to fetch it after all takes a tenth of that.
 const WAIT_EVERY: Duration = Duration::from_millis(2);
 const WAIT_MAX: Duration = Duration::from_secs(5);
@@ -80,13 +83,18 @@ impl Spool {
         }
     }
 
-    /// Whether a process is at it that will bring this file.
+    /// Whether a process is at it that will bring this file, and nobody took it yet: at the end of a replay a database
+    /// asks for a file once more.
     fn is_coming(&self, file: &str) -> io::Result<bool> {
         if !self.folder.exists() || self.lock()?.is_some() {
             return Ok(false);
         }
         match fs::read_to_string(self.folder.join(COMING)) {
-            Ok(names) => Ok(names.lines().any(|name| name == file)),
+            Ok(names) => {
+                let taken = fs::read_to_string(self.folder.join(TAKEN)).unwrap_or_default();
+                let place = |wanted: &str| names.lines().position(|name| name == wanted);
+                Ok(place(file).is_some_and(|at| place(&taken).is_none_or(|taken| at > taken)))
+            }
             // It has just been started, for what follows the last file.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
             Err(error) => Err(error),
@@ -102,6 +110,7 @@ impl Spool {
             Err(error) => return Err(error),
         };
         fs::rename(&here, dest)?;
+        fs::write(self.folder.join(TAKEN), file)?;
         Ok(Some(bytes))
     }
 
@@ -157,7 +166,7 @@ impl Spool {
 
 /// What lies here for ourselves.
 fn is_ours(name: &str) -> bool {
-    [LOCK, COMING].contains(&name)
+    [LOCK, COMING, TAKEN].contains(&name)
 }
 
 /// Temporary files and those for ourselves are none.
@@ -175,7 +184,7 @@ pub(crate) struct Filling {
 
 impl Filling {
     /// Keeps up to `files` whole files of `file_size` bytes here that follow `file`, and removes what was not asked
-    /// for. Ends when none is taken for a while.
+    /// for. Ends when none is taken for a while, and leaves nothing then.
     pub(crate) async fn run(&self, log: &mut LogChain, file: &str, files: u16, file_size: u64) -> LogResult<()> {
         let mut after = file.to_owned();
         loop {
@@ -186,7 +195,10 @@ impl Filling {
             // In order, so that what is asked for next is there first.
             let fetched = stream::iter(missing).map(|name| self.fetch(log, name, file_size)).buffered(FILES_AT_ONCE);
             fetched.try_collect::<()>().await?;
-            let Some(taken) = self.taken(&wanted, usize::from(files / 2).max(1)).await else { return Ok(()) };
+            let Some(taken) = self.taken(&wanted, usize::from(files / 2).max(1)).await else {
+                self.sweep(&[]);
+                return Ok(());
+            };
             after = taken;
             if wanted.len() < usize::from(files) {
                 // The log may have grown.
@@ -334,6 +346,10 @@ mod tests {
             });
             assert_eq!(spool.take("b", &dest).unwrap(), Some(5));
         });
+        let begun = Instant::now();
+        assert_eq!(spool.take("b", &dest).unwrap(), None, "it was taken");
+        assert!(begun.elapsed() < WAIT_MAX, "nobody waits for what was taken");
+        assert!(spool.is_coming("c").unwrap());
         drop(filling);
         assert_eq!(spool.take("c", &dest).unwrap(), None, "who would have brought it is gone");
         // Started a moment ago.

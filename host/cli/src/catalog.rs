@@ -1,5 +1,8 @@
 //! What a repository holds of a target, read in this process: it runs no plugin.
 
+#[cfg(test)]
+mod tests;
+
 use crate::{
     command::backups::Record,
     config::{Config, Repository, RepositoryName, Target},
@@ -8,14 +11,19 @@ use crate::{
     limits::MIRROR_CONTACT,
 };
 use backstay_core::{Chain, Confirmed, Gap, TargetName};
-use backstay_pipeline::{FailureKind, RepositorySpec, repository::open_log};
+use backstay_pipeline::{
+    FailureKind, RepositorySpec,
+    catalog::{Entry, entries, readable_entries},
+    repository::open_log,
+};
 use backstay_repo::{
-    CheckOptions, CheckProgress, Problem, ReadData, RepoErrorKind, RetryPolicy,
+    CheckOptions, CheckProgress, Problem, ReadData, RepoError, RepoErrorKind, RetryPolicy, Store,
     log::{LogChain, LogReport},
 };
 use std::{
     collections::BTreeMap,
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 /// Everything that says where a target can be restored to.
@@ -29,14 +37,31 @@ pub(crate) struct Catalog {
 }
 
 impl Catalog {
-    /// Reads what an open repository has of a target.
+    /// Reads all that an open repository has of a target, for whoever removes some of it: a backup that cannot be read is
+    /// a failure.
     pub(crate) async fn of(
         name: &RepositoryName,
         open: &backstay_repo::Repository,
         target: &TargetName,
     ) -> Result<Self> {
         // Backups first: the log that is listed later reaches at least as far.
-        let records = list(name, open, Some(target)).await?;
+        let entries = entries(open, Some(target)).await?;
+        Self::with(entries, name, open, target).await
+    }
+
+    /// Reads what can be read of it.
+    async fn readable(name: &RepositoryName, open: &backstay_repo::Repository, target: &TargetName) -> Result<Self> {
+        let entries = readable_entries(open, Some(target), None).await?;
+        Self::with(entries, name, open, target).await
+    }
+
+    async fn with(
+        entries: Vec<Entry>,
+        name: &RepositoryName,
+        open: &backstay_repo::Repository,
+        target: &TargetName,
+    ) -> Result<Self> {
+        let records = records(entries, name, open).await?;
         let log = open_log(open, target).await?;
         Ok(Self { records, confirmed: log.confirmed().await?, chain: log.chain().clone() })
     }
@@ -59,17 +84,24 @@ pub(crate) struct Checked {
 }
 
 impl Context {
-    /// The backups of one target, or of all targets in all repositories of the configuration, oldest first.
+    /// The backups of one target, or of all targets in all repositories of the configuration, that can be read, oldest
+    /// first.
     pub(crate) fn records(&self, target: Option<&str>) -> Result<Vec<Record>> {
+        self.records_asked_for(target, None)
+    }
+
+    /// The same for whoever asks for one by the start of its id: that it cannot be read is a failure then.
+    pub(crate) fn records_asked_for(&self, target: Option<&str>, id_start: Option<&str>) -> Result<Vec<Record>> {
         let config = self.config()?;
         let mut records = self.block_on(async {
             match target {
                 Some(target) => {
                     let target = config.target(target)?;
                     let home = home(&config, target).await?;
-                    list(&home.repository.name, &home.open, Some(&target.name)).await
+                    let entries = readable_entries(&home.open, Some(&target.name), id_start).await?;
+                    records(entries, &home.repository.name, &home.open).await
                 }
-                None => all(&config).await,
+                None => all(&config, id_start).await,
             }
         })?;
         records.sort_by_key(|record| record.backup.manifest.finished);
@@ -82,7 +114,7 @@ impl Context {
         let target = config.target(target)?;
         self.block_on(async {
             let Home { repository, open, .. } = home(&config, target).await?;
-            Catalog::of(&repository.name, &open, &target.name).await
+            Catalog::readable(&repository.name, &open, &target.name).await
         })
     }
 
@@ -128,16 +160,26 @@ impl Checked {
 pub(crate) enum Unopened {
     /// There is none at that place.
     Absent(Failure),
+    /// It cannot be reached, refuses, or cannot be read.
+    Away(Failure),
     /// Everything else.
     Other(Failure),
 }
 
 impl Unopened {
-    /// Whether another repository may stand in for it: it cannot be reached, refuses, or is not there.
+    /// Whether another repository may stand in for it.
     pub(crate) fn is_away(&self) -> bool {
-        match self {
-            Self::Absent(_) => true,
-            Self::Other(failure) => matches!(failure.kind(), FailureKind::Unreachable | FailureKind::Denied),
+        matches!(self, Self::Absent(_) | Self::Away(_))
+    }
+}
+
+impl From<RepoError> for Unopened {
+    fn from(error: RepoError) -> Self {
+        match error.kind() {
+            RepoErrorKind::Unreachable | RepoErrorKind::Denied | RepoErrorKind::Store | RepoErrorKind::Damaged => {
+                Self::Away(error.into())
+            }
+            _ => Self::Other(error.into()),
         }
     }
 }
@@ -145,7 +187,7 @@ impl Unopened {
 impl From<Unopened> for Failure {
     fn from(unopened: Unopened) -> Self {
         match unopened {
-            Unopened::Absent(failure) | Unopened::Other(failure) => failure,
+            Unopened::Absent(failure) | Unopened::Away(failure) | Unopened::Other(failure) => failure,
         }
     }
 }
@@ -207,16 +249,30 @@ pub(crate) async fn open_soon(
     repository: &Repository,
     spec: &RepositorySpec,
 ) -> Result<backstay_repo::Repository, Unopened> {
-    let store = backstay_pipeline::repository::connect(spec).map_err(|error| Unopened::Other(error.into()))?;
-    let patience = RetryPolicy { deadline: MIRROR_CONTACT, ..RetryPolicy::default() };
-    match store.with_retry(patience).exists("config").await {
-        Ok(_) => open_as(repository, spec).await,
-        Err(error) => Err(Unopened::Other(error.into())),
+    let store = backstay_pipeline::repository::connect(spec)?;
+    contact(store, &repository.name, MIRROR_CONTACT).await?;
+    open_as(repository, spec).await
+}
+
+/// Sees whether a store answers within this time, whatever keeps it.
+async fn contact(store: Store, name: &RepositoryName, within: Duration) -> Result<(), Unopened> {
+    let address = store.address().to_owned();
+    // One attempt at least, so that what is refused at once is told as what it is.
+    let patience = RetryPolicy { attempts_min: 1, deadline: within, ..RetryPolicy::default() };
+    match tokio::time::timeout(within, store.with_retry(patience).exists("config")).await {
+        Ok(answered) => Ok(answered.map(drop)?),
+        Err(_) => Err(Unopened::Away(
+            Failure::new(
+                FailureKind::Unreachable,
+                format!("failed to reach repository `{name}`: {address} did not answer within {within:?}"),
+            )
+            .hint("check the store's address and that it answers"),
+        )),
     }
 }
 
 /// The backups of all repositories of the configuration. Of a target with mirrors those of one: they are the same.
-async fn all(config: &Config) -> Result<Vec<Record>> {
+async fn all(config: &Config, id_start: Option<&str>) -> Result<Vec<Record>> {
     let mut found: Vec<(&Repository, Vec<Record>)> = Vec::new();
     let mut away = Vec::new();
     for repository in config.repositories.values() {
@@ -230,7 +286,10 @@ async fn all(config: &Config) -> Result<Vec<Record>> {
             false => open_as(repository, &spec).await,
         };
         match opened {
-            Ok(open) => found.push((repository, list(&repository.name, &open, None).await?)),
+            Ok(open) => {
+                let entries = readable_entries(&open, None, id_start).await?;
+                found.push((repository, records(entries, &repository.name, &open).await?));
+            }
             // Asked for everything, a repository that was not made yet holds nothing.
             Err(Unopened::Absent(_)) if config.repositories.len() > 1 => {}
             Err(unopened) if unopened.is_away() && config.targets.values().any(stands_in) => {
@@ -281,7 +340,7 @@ async fn open_as(repository: &Repository, spec: &RepositorySpec) -> Result<backs
             Failure::usage(format!("failed to open repository `{name}`: its password opens none of its keys"))
                 .hint(format!("check the password of [repositories.{name}]")),
         ),
-        _ => Unopened::Other(error.into()),
+        _ => error.into(),
     })
 }
 
@@ -290,14 +349,13 @@ pub(crate) async fn log(config: &Config, target: &Target) -> Result<LogChain> {
     Ok(open_log(&home(config, target).await?.open, &target.name).await?)
 }
 
-async fn list(
+async fn records(
+    entries: Vec<Entry>,
     name: &RepositoryName,
     repository: &backstay_repo::Repository,
-    target: Option<&TargetName>,
 ) -> Result<Vec<Record>> {
-    let entries = backstay_pipeline::catalog::entries(repository, target).await?;
     let mut pins = repository.pins().await?;
-    let record = |entry: backstay_pipeline::catalog::Entry| Record {
+    let record = |entry: Entry| Record {
         repository: name.clone(),
         pinned: pins.remove(&entry.backup.id).map(|pin| pin.reason),
         uploaded: entry.snapshot.uploaded,

@@ -93,11 +93,14 @@ impl Context {
 
     /// Runs what needs the repository alone, in this process.
     pub(crate) fn block_on<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
-        tokio::runtime::Builder::new_multi_thread()
+        let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
-            .map_err(|error| Failure::new(FailureKind::Failed, format!("failed to start threads: {error}")))?
-            .block_on(work)
+            .map_err(|error| Failure::new(FailureKind::Failed, format!("failed to start threads: {error}")))?;
+        let done = runtime.block_on(work);
+        // What a dead disk still holds up is not waited for.
+        runtime.shutdown_background();
+        done
     }
 }
 

@@ -44,6 +44,7 @@ impl Failure {
     }
 
     /// What kind it is.
+    #[cfg(test)]
     pub(crate) fn kind(&self) -> FailureKind {
         self.kind
     }

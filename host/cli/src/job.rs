@@ -125,7 +125,11 @@ impl Context {
             engine: target.engine.to_string(),
             plugin,
             settings: target.settings.json.clone(),
-            grants: target.grants.resolve(target.name.as_str())?,
+            grants: match job {
+                // It has to work where the lost server's folders and passwords are not.
+                Job::Restore(_) => Default::default(),
+                _ => target.grants.resolve(target.name.as_str())?,
+            },
             limits: target.limits,
         };
         Ok(JobSpec { job, target, repository, cache: self.cache()?, log_level: self.log_level() })
@@ -187,7 +191,9 @@ fn judge(config: &Config, target: &Target, description: &Description, job: &Job)
         };
         needed.extend(method.grants.iter().map(String::as_str));
     }
-    for ask in &description.grants {
+    // A restore gets none.
+    let asked = description.grants.iter().filter(|_| !matches!(job, Job::Restore(_)));
+    for ask in asked {
         let key = format!("targets.{}.grants.{}.{}", target.name, table(ask.kind), ask.name);
         if (ask.required || needed.contains(&ask.name.as_str())) && !target.grants.has(table(ask.kind), &ask.name) {
             return Err(Failure::usage(format!("failed to start: {key} is not granted")).hint(ask.purpose.clone()));
@@ -195,7 +201,7 @@ fn judge(config: &Config, target: &Target, description: &Description, job: &Job)
     }
     judge_folders(target.name.as_str(), &target.grants, &description.grants)?;
     for (kind, name) in target.grants.names() {
-        if !description.grants.iter().any(|ask| table(ask.kind) == kind && ask.name == name) {
+        if !description.grants.iter().any(|ask| table(ask.kind) == kind && ask.means(name)) {
             let asked = description.grants.iter().filter(|ask| table(ask.kind) == kind).map(|ask| ask.name.as_str());
             let advice = config::advice(name, asked);
             tracing::warn!("targets.{}.grants.{kind}.{name} is granted, and nobody asked for it{advice}", target.name);
@@ -208,7 +214,7 @@ fn judge(config: &Config, target: &Target, description: &Description, job: &Job)
 fn judge_folders(target: &str, grants: &Grants, asked: &[GrantRequest]) -> Result<()> {
     for (name, folder) in &grants.directories {
         let key = format!("targets.{target}.grants.directories.{name}");
-        let wants = |kind| asked.iter().find(|ask| ask.kind == kind && ask.name == name.as_str());
+        let wants = |kind| asked.iter().find(|ask| ask.kind == kind && ask.means(name.as_str()));
         match (wants(GrantKind::DirectoryWrite), folder.write) {
             (Some(ask), false) => {
                 return Err(Failure::usage(format!("failed to start: {key} is granted for reading only"))

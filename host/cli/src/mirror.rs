@@ -18,8 +18,9 @@ use crate::{
 use backstay_core::{TargetName, Timestamp};
 use backstay_pipeline::{
     FailureKind,
+    catalog::{Entry, entries},
     repository::open_log,
-    transfer::{CaughtUp, catch_up, copy_log},
+    transfer::{Brought, Step, bring, copy_log, steps},
 };
 use backstay_repo::{
     Copied,
@@ -92,37 +93,36 @@ pub(crate) async fn level(
     dry_run: bool,
     progress: &(dyn Fn(&str, u64, u64) + Send + Sync),
 ) -> Result<Level, Failure> {
-    let mut level = Level { repository: home.repository.name.to_string(), mirrors: Vec::new(), flows: Vec::new() };
-    let mut opened = Vec::new();
-    for repository in others(config, target, home)? {
+    let name = home.repository.name.to_string();
+    let mut sides = vec![Side { name: name.clone(), open: home.open.clone(), standing: None, is_out: false }];
+    let mut level = Level { repository: name, mirrors: Vec::new(), flows: Vec::new() };
+    for (number, repository) in others(config, target, home)?.into_iter().enumerate() {
         let name = repository.name.to_string();
         let mut standing = Standing { repository: name.clone(), lags: false, why: None, failure: None };
         match open(repository).await {
-            // First what only a mirror has, so that the others get it in the same run.
-            Ok(open) => {
-                let shown = |done, total| progress(&name, done, total);
-                let came = catch_up(&open, &home.open, &target.name, dry_run, &shown).await;
-                if standing.judge(&came) {
-                    level.flow(&name, &home.repository.name.to_string(), came);
-                }
-                opened.push(Some(open));
-            }
-            Err(failure) => {
-                standing.fail(failure);
-                opened.push(None);
-            }
+            Ok(open) => sides.push(Side { name, open, standing: Some(number), is_out: false }),
+            Err(failure) => standing.fail(failure),
         }
         level.mirrors.push(standing);
     }
-    for (number, open) in opened.iter().enumerate() {
-        let (Some(open), false) = (open, level.mirrors[number].lags) else { continue };
-        let name = level.mirrors[number].repository.clone();
-        let shown = |done, total| progress(&name, done, total);
-        let went = catch_up(&home.open, open, &target.name, dry_run, &shown).await;
-        if level.mirrors[number].judge(&went) {
-            level.flow(&home.repository.name.to_string(), &name, went);
-        }
+    let mut leveling = Leveling { level, sides };
+    let holdings = leveling.holdings(&target.name).await;
+    for Step { from, to, snapshots } in steps(&holdings) {
+        let Some((ours, theirs, mirror)) = leveling.way(from, to) else { continue };
+        let shown = |done, total| progress(&mirror, done, total);
+        let brought = bring(&ours, &theirs, snapshots, dry_run, &shown).await;
+        leveling.note(from, to, brought.map(|brought| (brought, LogCopied::default())));
     }
+    // Behind the backups, so that the log reaches at least as far; first what only a mirror has, so that the others get
+    // it in the same run.
+    let mirrors = 1..leveling.sides.len();
+    for (from, to) in mirrors.clone().map(|mirror| (mirror, 0)).chain(mirrors.map(|mirror| (0, mirror))) {
+        let Some((ours, theirs, _)) = leveling.way(from, to) else { continue };
+        let options = LogCopyOptions { dry_run, compare: false };
+        let log = copy_log(&ours, &theirs, &target.name, options).await;
+        leveling.note(from, to, log.map(|log| (Brought::default(), log)));
+    }
+    let mut level = leveling.level;
     if dry_run {
         for standing in &mut level.mirrors {
             let name = &standing.repository;
@@ -132,35 +132,87 @@ pub(crate) async fn level(
     Ok(level)
 }
 
+/// A repository that takes part.
+struct Side {
+    name: String,
+    open: backstay_repo::Repository,
+    /// Its place among the mirrors' standings; home has none.
+    standing: Option<usize>,
+    /// It failed, and gets nothing newer either: what it lacks would look removed then.
+    is_out: bool,
+}
+
+/// Repositories on their way to the same state; home is the first.
+struct Leveling {
+    level: Level,
+    sides: Vec<Side>,
+}
+
+impl Leveling {
+    /// The backups of each, all or nothing: one that cannot be read is not one that is missing.
+    async fn holdings(&mut self, target: &TargetName) -> Vec<Vec<Entry>> {
+        let all = futures::future::join_all(self.sides.iter().map(|side| entries(&side.open, Some(target)))).await;
+        let read = |(number, holding): (usize, Result<Vec<Entry>, _>)| {
+            holding.unwrap_or_else(|failure: backstay_pipeline::Failure| {
+                let out = if number == 0 { 0..self.sides.len() } else { number..number + 1 };
+                out.for_each(|number| self.fail(number, failure.clone().into()));
+                Vec::new()
+            })
+        };
+        all.into_iter().enumerate().map(read).collect()
+    }
+
+    /// Both ends of a way and the mirror it is about; nothing where one of them is out.
+    fn way(&self, from: usize, to: usize) -> Option<(backstay_repo::Repository, backstay_repo::Repository, String)> {
+        let (ours, theirs) = (&self.sides[from], &self.sides[to]);
+        let mirror = self.sides[about(from, to)].name.clone();
+        (!ours.is_out && !theirs.is_out).then(|| (ours.open.clone(), theirs.open.clone(), mirror))
+    }
+
+    fn note(&mut self, from: usize, to: usize, done: Result<(Brought, LogCopied), backstay_pipeline::Failure>) {
+        let (Brought { backups, damaged, bytes }, log) = match done {
+            Ok(done) => done,
+            Err(failure) => return self.fail(about(from, to), failure.into()),
+        };
+        if let (Some(first), Some(standing)) = (damaged.first(), self.sides[about(from, to)].standing) {
+            self.level.mirrors[standing].fail(Failure::new(FailureKind::Damaged, first.clone()));
+        }
+        if backups.is_empty() && damaged.is_empty() && log.is_nothing() {
+            return;
+        }
+        let (from, to) = (&self.sides[from].name, &self.sides[to].name);
+        let flows = &mut self.level.flows;
+        match flows.iter_mut().find(|flow| flow.from == *from && flow.to == *to) {
+            Some(flow) => {
+                flow.backups.extend(backups);
+                flow.damaged.extend(damaged);
+                flow.bytes += bytes;
+                // It comes once, and last.
+                flow.log = log;
+            }
+            None => flows.push(Flow { from: from.clone(), to: to.clone(), backups, damaged, bytes, log }),
+        }
+    }
+
+    fn fail(&mut self, number: usize, failure: Failure) {
+        let side = &mut self.sides[number];
+        side.is_out = true;
+        if let Some(standing) = side.standing {
+            self.level.mirrors[standing].fail(failure);
+        }
+    }
+}
+
+/// The mirror that a way is about: what comes into home says how the mirror stands that has it.
+fn about(from: usize, to: usize) -> usize {
+    if to == 0 { from } else { to }
+}
+
 impl Standing {
     fn fail(&mut self, failure: Failure) {
         self.lags = true;
         self.why = Some(failure.message().to_owned());
         self.failure = Some(failure);
-    }
-
-    /// Whether it went well.
-    fn judge(&mut self, done: &Result<CaughtUp, backstay_pipeline::Failure>) -> bool {
-        match done {
-            Ok(CaughtUp { damaged, .. }) => {
-                if let Some(first) = damaged.first() {
-                    self.fail(Failure::new(FailureKind::Damaged, first.clone()));
-                }
-                true
-            }
-            Err(failure) => {
-                self.fail(failure.clone().into());
-                false
-            }
-        }
-    }
-}
-
-impl Level {
-    fn flow(&mut self, from: &str, to: &str, done: Result<CaughtUp, backstay_pipeline::Failure>) {
-        let Some(done) = done.ok().filter(|done| !done.is_nothing()) else { return };
-        let CaughtUp { backups, damaged, log, bytes } = done;
-        self.flows.push(Flow { from: from.to_owned(), to: to.to_owned(), backups, damaged, bytes, log });
     }
 }
 

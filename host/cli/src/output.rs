@@ -130,25 +130,7 @@ impl fmt::Display for Fields {
 
 /// Bytes in IEC units with three digits: `1.50 GiB`.
 pub(crate) fn size(bytes: u64) -> String {
-    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-    if bytes < 1024 {
-        return format!("{bytes} B");
-    }
-    let mut value = bytes as f64 / 1024.0;
-    let mut unit = 0;
-    // Rounding to three digits must not show 1024 of a unit.
-    while value >= 1023.5 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    let digits = if value < 9.995 {
-        2
-    } else if value < 99.95 {
-        1
-    } else {
-        0
-    };
-    format!("{value:.digits$} {}", UNITS[unit])
+    backstay_core::Size(bytes).to_string()
 }
 
 /// Reads `1073741824`, `500 MiB`, `10G`: units are powers of 1024, as [`size`] writes them.
@@ -189,23 +171,6 @@ pub(crate) fn seconds(time: Timestamp) -> String {
 mod tests {
     use super::*;
     use std::time::Duration;
-
-    #[test]
-    fn sizes_are_short_and_never_round_up_to_1024() {
-        let table = [
-            (0, "0 B"),
-            (1023, "1023 B"),
-            (1024, "1.00 KiB"),
-            (10_234, "9.99 KiB"),
-            (10_240, "10.0 KiB"),
-            (1_048_575, "1.00 MiB"),
-            (3_221_225_472, "3.00 GiB"),
-            (u64::MAX, "16.0 EiB"),
-        ];
-        for (bytes, text) in table {
-            assert_eq!(size(bytes), text, "{bytes}");
-        }
-    }
 
     #[test]
     fn sizes_are_read_as_they_are_written() {

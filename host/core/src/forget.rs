@@ -8,8 +8,8 @@
 //!   log            goes ┤ stays ─────────────────────────▶      from where B2 needs it
 //! ```
 
-use crate::retention::{KeepReason, RetentionPolicy};
-use crate::window::{Reach, lines};
+use crate::retention::{KeepReason, RetentionPolicy, is_in_future};
+use crate::window::{Reach, is_stray, lines};
 use crate::{Backup, BackupId, Chain, Confirmed, Position, Segment, Spot, TargetName, Timestamp};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -112,7 +112,7 @@ pub struct Records<'a> {
 ///
 /// Every moment of the policy's recovery window that can be restored to before can be restored to after.
 pub fn plan_forget(records: Records<'_>, policy: &RetentionPolicy, pins: &BTreeMap<BackupId, String>) -> ForgetPlan {
-    let mut reasons = policy.reasons(records.backups);
+    let mut reasons = policy.reasons(records.backups, records.now);
     for (id, reason) in pins {
         reasons.entry(id.clone()).or_default().push(KeepReason::Pinned { reason: reason.clone() });
     }
@@ -164,8 +164,9 @@ pub fn log_needed(records: Records<'_>, policy: &RetentionPolicy) -> LogNeed {
         Some(since) => needed(records, since).into_iter().map(|backup| &backup.id).collect(),
         None => backups.iter().map(|backup| &backup.id).collect(),
     };
-    // Whoever archives now continues it, whatever the window.
-    bases.extend(backups.last().map(|newest| &newest.id));
+    // Whoever archives now continues it, whatever the window. One dated in the future would be it until then.
+    let newest = backups.iter().rfind(|backup| !is_in_future(backup, records.now)).or(backups.last());
+    bases.extend(newest.map(|newest| &newest.id));
     let mut need = LogNeed { window_since, ..LogNeed::default() };
     let lines = lines(backups, chain);
     let order = |place: &Position| (place.epoch, place.offset);
@@ -202,8 +203,13 @@ struct Stretch<'b> {
 /// The fewest backups that reach everything from `since` on that any of them reaches.
 fn needed<'a>(records: Records<'a>, since: Timestamp) -> Vec<&'a Backup> {
     let Records { backups, chain, confirmed, .. } = records;
-    let mut needed: Vec<&Backup> = Vec::new();
-    for line in lines(backups, chain) {
+    let lines = lines(backups, chain);
+    // Only one at the same place can stand for those; the newest does.
+    let strays = backups.iter().filter(|backup| is_stray(&lines, backup) && backup.time() >= since);
+    let place = |backup: &Backup| (backup.manifest.end.epoch, backup.manifest.end.offset);
+    let strays: BTreeMap<(u64, u64), &Backup> = strays.map(|backup| (place(backup), backup)).collect();
+    let mut needed: Vec<&Backup> = strays.into_values().collect();
+    for line in lines {
         let mut stretches: Vec<Stretch<'_>> = backups
             .iter()
             .filter_map(|backup| {

@@ -28,6 +28,7 @@ mod retention;
 mod sample;
 mod secret;
 mod segment;
+mod size;
 mod timestamp;
 mod window;
 
@@ -43,5 +44,6 @@ pub use position::Position;
 pub use retention::{CalendarRule, InvalidPeriod, KeepReason, Period, RetentionPolicy};
 pub use secret::Secret;
 pub use segment::{InvalidSegment, SEGMENT_BYTES_MAX, Segment};
+pub use size::Size;
 pub use timestamp::{InvalidTimestamp, Timestamp};
 pub use window::{Confirmed, Point, Window, windows};

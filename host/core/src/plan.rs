@@ -7,7 +7,7 @@
 //! A plan is shown before it is performed, and the dry run is the plan.
 
 use crate::{
-    Backup, BackupId, Chain, Confirmed, Gap, Line, Point, Position, Segment, Spot, Timestamp, Window,
+    Backup, BackupId, Chain, Confirmed, Gap, Line, Point, Position, Segment, Size, Spot, Timestamp, Window,
     window::{Reach, lines, windows},
 };
 use serde::{Deserialize, Serialize};
@@ -531,25 +531,6 @@ fn explain(plan: &RestorePlan, manifest: &crate::BackupManifest, line: &Line, re
         (place, false) => format!("stops    right before {place}"),
     });
     lines
-}
-
-/// Bytes for people.
-struct Size(u64);
-
-impl fmt::Display for Size {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
-        if self.0 < 1024 {
-            return write!(f, "{} bytes", self.0);
-        }
-        let mut size = self.0 as f64 / 1024.0;
-        let mut unit = 0;
-        while size >= 1024.0 && unit + 1 < UNITS.len() {
-            size /= 1024.0;
-            unit += 1;
-        }
-        write!(f, "{size:.1} {}", UNITS[unit])
-    }
 }
 
 #[cfg(test)]

@@ -7,12 +7,17 @@
 //! ```
 //!
 //! The rules are restic's: each keeps what it names, and a backup goes when no rule keeps it. The newest backup and
-//! pinned ones always stay.
+//! pinned ones always stay. So do those dated in the future, which a wrong clock made: no rule counts them, or every
+//! other one would look old beside them.
 
 use crate::{Backup, BackupId, Timestamp};
 use jiff::{Span, SpanRelativeTo, Zoned, tz::TimeZone};
 use serde::Serialize;
 use std::{collections::BTreeMap, fmt, str::FromStr};
+
+/// How far ahead of the host's clock a backup may be dated and still count: hosts that share a repository each have a
+/// clock of their own, and those that are kept right differ by seconds, by minutes at worst.
+const CLOCK_SKEW_MICROS_MAX: u64 = 5 * 60 * 1_000_000;
 
 /// A length of time as people count it: `7d`, `2w`, `1y 6mo`, `36h`. At least a second.
 #[derive(Clone, Copy, Debug)]
@@ -189,6 +194,11 @@ pub enum KeepReason {
     },
     /// Others were named.
     NotNamed,
+    /// A wrong clock dated it: how old it is nobody knows.
+    InFuture {
+        /// When it says it was made.
+        time: Timestamp,
+    },
 }
 
 impl fmt::Display for KeepReason {
@@ -201,6 +211,7 @@ impl fmt::Display for KeepReason {
             Self::Pinned { reason } if reason.is_empty() => f.write_str("pinned"),
             Self::Pinned { reason } => write!(f, "pinned: {reason}"),
             Self::NotNamed => f.write_str("not named"),
+            Self::InFuture { time } => write!(f, "dated in the future: {time}"),
             Self::Window { since } => write!(f, "the recovery window from {since} on needs it"),
         }
     }
@@ -213,11 +224,16 @@ impl RetentionPolicy {
         counts == [0; 6] && self.within.is_none() && self.pitr_window.is_none()
     }
 
-    /// Why each backup stays by the rules that look at times alone; `backups` of one target, oldest first.
-    /// Those without a reason are not there.
-    pub(crate) fn reasons(&self, backups: &[Backup]) -> BTreeMap<BackupId, Vec<KeepReason>> {
+    /// Why each backup stays by the rules that look at times alone; `backups` of one target, oldest first, and the
+    /// host's clock. Those without a reason are not there.
+    pub(crate) fn reasons(&self, backups: &[Backup], now: Timestamp) -> BTreeMap<BackupId, Vec<KeepReason>> {
         let mut reasons: BTreeMap<BackupId, Vec<KeepReason>> = BTreeMap::new();
         let mut keep = |backup: &Backup, reason: KeepReason| reasons.entry(backup.id.clone()).or_default().push(reason);
+        let (future, backups): (Vec<&Backup>, Vec<&Backup>) =
+            backups.iter().partition(|backup| is_in_future(backup, now));
+        for backup in future {
+            keep(backup, KeepReason::InFuture { time: backup.manifest.finished });
+        }
         let Some(newest) = backups.last() else { return reasons };
         keep(newest, KeepReason::Newest);
         for (number, backup) in (1..=self.last).zip(backups.iter().rev()) {
@@ -254,6 +270,11 @@ impl RetentionPolicy {
     }
 }
 
+/// Whether a wrong clock dated the backup: it is ahead of the host's by more than clocks differ.
+pub(crate) fn is_in_future(backup: &Backup, now: Timestamp) -> bool {
+    backup.manifest.finished.as_micros() > now.as_micros().saturating_add(CLOCK_SKEW_MICROS_MAX)
+}
+
 /// Nothing for times that no calendar has.
 fn zoned(time: Timestamp, zone: &TimeZone) -> Option<Zoned> {
     let micros = i64::try_from(time.as_micros()).ok()?;
@@ -261,84 +282,4 @@ fn zoned(time: Timestamp, zone: &TimeZone) -> Option<Zoned> {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-    use crate::sample::{backup, place};
-
-    fn at(time: &str, number: u64) -> Backup {
-        let mut backup = backup(number, place(1, number), place(1, number));
-        backup.manifest.finished = time.parse().unwrap();
-        backup
-    }
-
-    /// One an hour over three days.
-    fn hourly() -> Vec<Backup> {
-        let start: Timestamp = "2026-11-22T00:30:00Z".parse().unwrap();
-        let hour = |n: u64| Timestamp::from_micros(start.as_micros() + n * 3_600_000_000);
-        (0..72).map(|n| at(&hour(n).to_string(), n)).collect()
-    }
-
-    fn kept(policy: &RetentionPolicy, backups: &[Backup]) -> Vec<String> {
-        let reasons = policy.reasons(backups);
-        let kept = backups.iter().filter(|backup| reasons.contains_key(&backup.id));
-        kept.map(|backup| backup.manifest.finished.to_string()).collect()
-    }
-
-    #[test]
-    fn each_rule_keeps_the_newest_of_its_stretches() {
-        let backups = hourly();
-        let policy = RetentionPolicy { daily: 2, ..RetentionPolicy::default() };
-        assert_eq!(kept(&policy, &backups), ["2026-11-23T23:30:00Z", "2026-11-24T23:30:00Z"]);
-        let policy = RetentionPolicy { hourly: 3, monthly: 5, ..RetentionPolicy::default() };
-        assert_eq!(kept(&policy, &backups), ["2026-11-24T21:30:00Z", "2026-11-24T22:30:00Z", "2026-11-24T23:30:00Z"]);
-        let policy = RetentionPolicy { weekly: 2, ..RetentionPolicy::default() };
-        // The 22nd was a Sunday.
-        assert_eq!(kept(&policy, &backups), ["2026-11-22T23:30:00Z", "2026-11-24T23:30:00Z"]);
-    }
-
-    #[test]
-    fn days_begin_where_the_policy_says() {
-        let backups = hourly();
-        let time_zone = TimeZone::get("America/New_York").unwrap();
-        let policy = RetentionPolicy { daily: 2, time_zone, ..RetentionPolicy::default() };
-        assert_eq!(kept(&policy, &backups), ["2026-11-24T04:30:00Z", "2026-11-24T23:30:00Z"]);
-    }
-
-    #[test]
-    fn an_hour_that_comes_twice_is_two_hours() {
-        let time_zone = TimeZone::get("Europe/Berlin").unwrap();
-        let backups = [at("2026-10-25T00:30:00Z", 1), at("2026-10-25T01:30:00Z", 2)];
-        let policy = RetentionPolicy { hourly: 2, time_zone, ..RetentionPolicy::default() };
-        assert_eq!(kept(&policy, &backups).len(), 2);
-    }
-
-    #[test]
-    fn within_counts_from_the_newest_backup_not_from_today() {
-        let backups = [at("2020-01-01T00:00:00Z", 1), at("2020-03-01T00:00:00Z", 2), at("2020-03-02T00:00:00Z", 3)];
-        let policy = RetentionPolicy { within: Some("1mo".parse().unwrap()), ..RetentionPolicy::default() };
-        assert_eq!(kept(&policy, &backups).len(), 2);
-    }
-
-    #[test]
-    fn the_newest_stays_whatever_the_policy() {
-        assert_eq!(kept(&RetentionPolicy::default(), &hourly()), ["2026-11-24T23:30:00Z"]);
-        assert!(RetentionPolicy::default().is_empty());
-        assert!(RetentionPolicy::default().reasons(&[]).is_empty());
-    }
-
-    #[test]
-    fn periods_are_lengths_of_time_and_nothing_else() {
-        for good in ["7d", "36h", "2w", "1y 6mo", "90m", "PT1H"] {
-            assert!(good.parse::<Period>().is_ok(), "{good}");
-        }
-        for bad in ["", "7", "0d", "-7d", "d", "soon", "1d ago", "0.1s"] {
-            let error = bad.parse::<Period>().map(|period| period.to_string()).unwrap_err();
-            assert!(error.to_string().contains("7d"), "{error}");
-        }
-        let now: Timestamp = "2026-03-31T12:00:00Z".parse().unwrap();
-        let month: Period = "1mo".parse().unwrap();
-        assert_eq!(month.before(now, &TimeZone::UTC).to_string(), "2026-02-28T12:00:00Z");
-        assert_eq!("100y".parse::<Period>().unwrap().before(now, &TimeZone::UTC), Timestamp::EPOCH);
-    }
-}
+mod tests;

@@ -119,7 +119,6 @@ pub(crate) fn lines(backups: &[Backup], chain: &Chain) -> Vec<Line> {
 pub fn windows(backups: &[Backup], chain: &Chain, confirmed: Option<&Confirmed>) -> Vec<Window> {
     let lines = lines(backups, chain);
     let mut windows = Vec::new();
-    let mut listed: BTreeSet<&BackupId> = BTreeSet::new();
     for (index, line) in lines.iter().enumerate() {
         let shared = lines[..index].iter().filter_map(|newer| line.shared(newer)).max();
         let mut on_line: Vec<(Spot, &Backup)> =
@@ -136,7 +135,6 @@ pub fn windows(backups: &[Backup], chain: &Chain, confirmed: Option<&Confirmed>)
                 },
                 _ => point,
             };
-            listed.insert(&backup.id);
             match &mut open {
                 Some((reached, window)) if spot <= *reached => {
                     window.backups.push(backup.id.clone());
@@ -156,15 +154,18 @@ pub fn windows(backups: &[Backup], chain: &Chain, confirmed: Option<&Confirmed>)
         }
         windows.extend(open.map(|(_, window)| window));
     }
-    // Backups past the place where their epoch was left, before the log got that far.
-    for backup in backups.iter().filter(|backup| !listed.contains(&backup.id)) {
+    for backup in backups.iter().filter(|backup| is_stray(&lines, backup)) {
         let point = Point { position: backup.manifest.end.clone(), time: backup.time() };
-        if !lines.iter().any(|line| line.spot(&backup.manifest.end).is_some()) {
-            let (epoch, backups) = (point.position.epoch, vec![backup.id.clone()]);
-            windows.push(Window { from: point.clone(), to: point, epoch, abandoned: true, backups });
-        }
+        let (epoch, backups) = (point.position.epoch, vec![backup.id.clone()]);
+        windows.push(Window { from: point.clone(), to: point, epoch, abandoned: true, backups });
     }
     windows
+}
+
+/// Whether a backup is on none of the `lines`: past the place where its epoch was left, before the log got that far.
+/// Nothing but itself restores to its end.
+pub(crate) fn is_stray(lines: &[Line], backup: &Backup) -> bool {
+    lines.iter().all(|line| line.spot(&backup.manifest.end).is_none())
 }
 
 /// Where a line leaves those already listed, if something was committed after that.

@@ -44,7 +44,7 @@ pub(crate) async fn run(work: &Work, method: Option<String>, reread: bool) -> Re
     let lock = repository.begin_lock(LockKind::Shared).await?;
     let before = async {
         let log = repository::open_log(&repository, &target.name).await?;
-        let backups = catalog::backups(&repository, &target.name).await?;
+        let backups = catalog::readable_backups(&repository, &target.name, None).await?;
         Ok::<_, Failure>((log, backups))
     };
     let (log, backups) = match before.await {
@@ -58,9 +58,12 @@ pub(crate) async fn run(work: &Work, method: Option<String>, reread: bool) -> Re
         .into_iter()
         .rfind(|backup| method.may_follow(&backup.manifest.method) && backup.manifest.engine == target.engine);
     let started = work.reporter.now();
-    let before = parent
-        .as_ref()
-        .map(|parent| Parent { id: parent.id.clone(), begun: Some(parent.manifest.started).filter(|_| !reread) });
+    // What is wrong with a file that is not read again has to be known: then nothing was too much to be named.
+    let trusted = |parent: &Backup| !reread && parent.manifest.more_findings == 0;
+    let before = parent.as_ref().map(|parent| Parent {
+        id: parent.id.clone(),
+        begun: Some(parent.manifest.started).filter(|_| trusted(parent)),
+    });
     let session = repository.backup_under(lock, BackupOptions { parent: before, ..BackupOptions::default() }).await?;
     let sink = Arc::new(Sink::new(session, Identity::new(log, &target.engine), parent.as_ref()));
     let label = format!("backstay {}", random_label()?);

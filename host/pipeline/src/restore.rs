@@ -45,7 +45,7 @@ pub(crate) async fn run(work: &Work, spec: &RestoreSpec) -> Result<RestoreSummar
 
 async fn with_lock(work: &Work, spec: &RestoreSpec, repository: &Repository) -> Result<RestoreSummary, Failure> {
     let target = &work.spec.target;
-    let backups = catalog::backups(repository, &target.name).await?;
+    let backups = catalog::readable_backups(repository, &target.name, spec.backup.as_ref()).await?;
     let log = Arc::new(repository::open_log(repository, &target.name).await?);
     let confirmed = log.confirmed().await?;
     let request = RestoreRequest {
@@ -63,6 +63,8 @@ async fn with_lock(work: &Work, spec: &RestoreSpec, repository: &Repository) -> 
         .find(|backup| backup.id == plan.backup)
         .ok_or_else(|| Failure::new(FailureKind::Failed, "the plan names a backup that is gone"))?;
     let volumes = volumes(&backup, spec)?;
+    let mut plan = plan;
+    plan.explanation.extend(volumes.iter().map(|volume| format!("volume   {} -> {}", volume.title, volume.location)));
     let mut summary = RestoreSummary {
         plan,
         dry_run: spec.dry_run,

@@ -5,7 +5,7 @@
 //!            all of them durable and indexed there ► the snapshot
 //! ```
 //!
-//! What is compressed stays as it was compressed. What was sent is indexed every [`COPY_ROUND_BYTES`], so a copy that was
+//! Pins come along. What is compressed stays as it was compressed. What was sent is indexed every [`COPY_ROUND_BYTES`], so a copy that was
 //! interrupted goes on where it stopped. Memory: beside both indexes two bits and four bytes for each blob.
 
 use crate::aligned::AlignedBuffer;
@@ -15,6 +15,7 @@ use crate::limits::{BATCH_BYTES, COPY_ROUND_BYTES, LOADS_MAX, PACK_BYTES, READS_
 use crate::lock::{Lock, LockKind};
 use crate::marks::Marks;
 use crate::pack::{BlobKind, PackedBlob};
+use crate::pin::Pin;
 use crate::read::fetch::{self, Read, Reads};
 use crate::references;
 use crate::repair::DamagedFile;
@@ -336,6 +337,17 @@ impl Copying<'_> {
             let to = self.commit(&snapshot, &ids).await?;
             ids.insert(snapshot.id.clone(), to.clone());
             self.report.copied.push(Copied { from: snapshot.id, to });
+        }
+        self.carry_pins(&ids).await
+    }
+
+    /// Pins what is pinned where it came from. One that was taken away stays where it was carried to: too much is kept
+    /// then, and not too little.
+    async fn carry_pins(&self, ids: &BTreeMap<BackupId, BackupId>) -> Result<()> {
+        let (ours, theirs) = tokio::try_join!(self.from.pins(), self.to.pins())?;
+        for (from, pin) in ours {
+            let Some(to) = ids.get(&from).filter(|to| !theirs.contains_key(to)) else { continue };
+            self.to.put_pin(&Pin { backup: to.clone(), ..pin }).await?;
         }
         Ok(())
     }

@@ -1,8 +1,8 @@
 //! Forgetting: backups are removed, and what they alone referred to stays until a prune.
 
-use crate::{Id, ObjectInfo, RepoErrorKind, Repository, Result, pin};
+use crate::{Id, ObjectInfo, RepoError, RepoErrorKind, Repository, Result, pin};
 use backstay_core::{BackupId, Timestamp};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 impl Repository {
     /// Backups that the store keeps for a while, whoever wants them gone, and until when.
@@ -19,16 +19,23 @@ impl Repository {
     }
 
     /// Removes backups: their snapshots, and their pins. What they alone referred to stays until a prune. Answers those
-    /// that the store would not let go.
+    /// that the store would not let go. `relied_on` are backups because of which these may go: all of them must still be
+    /// there.
     ///
     /// # Errors
-    /// [`RepoErrorKind::Locked`] while somebody holds the repository exclusively, whatever the store reports.
-    pub async fn forget(&self, backups: &[BackupId]) -> Result<Vec<BackupId>> {
+    /// [`RepoErrorKind::Locked`] while somebody holds the repository exclusively; [`RepoErrorKind::Conflict`] when one
+    /// that is relied on went meanwhile, or one of `backups` was pinned: the plan is to be made anew; whatever the store
+    /// reports.
+    pub async fn forget(&self, backups: &[BackupId], relied_on: &[BackupId]) -> Result<Vec<BackupId>> {
         let lock = self.lock(crate::LockKind::Shared).await?;
         let forgotten = async {
+            self.expect_all(relied_on).await?;
             lock.confirm().await?;
             let mut refused = Vec::new();
             for backup in backups {
+                if self.store().exists(&pin::key(backup)).await? {
+                    return Err(changed(format!("backup {} was pinned meanwhile", backup.short())));
+                }
                 match self.store().delete(&Id::from(backup).key("snapshots")).await {
                     Err(error) if error.kind() == RepoErrorKind::Retained => {
                         tracing::warn!(%error, "a backup stays for now");
@@ -46,4 +53,17 @@ impl Repository {
         lock.release().await?;
         forgotten
     }
+
+    async fn expect_all(&self, backups: &[BackupId]) -> Result<()> {
+        let listed = self.store().list("snapshots").await?;
+        let there: BTreeSet<Id> = listed.iter().filter_map(|object| Id::from_key(&object.key)).collect();
+        match backups.iter().find(|backup| !there.contains(&Id::from(*backup))) {
+            None => Ok(()),
+            Some(gone) => Err(changed(format!("backup {}, which was to stay, went meanwhile", gone.short()))),
+        }
+    }
+}
+
+fn changed(what: String) -> RepoError {
+    RepoError::new(RepoErrorKind::Conflict, what).advise("start again: the plan is made anew")
 }

@@ -6,7 +6,8 @@
 //! mutations would hardly ever get past an authentication code. What is read is written and read again, and must be the
 //! same.
 //!
-//! The targets themselves are in `fuzz/`, apart from the workspace; their corpora are replayed by the tests here.
+//! The targets themselves are in `fuzz/`, apart from the workspace; their corpora are replayed by the tests here, within the
+//! same memory.
 
 use crate::aligned::AlignedBuffer;
 use crate::compression::{compress, decompress, decompress_onto};
@@ -19,13 +20,24 @@ use crate::lock::LockFile;
 use crate::log::fuzz as log_doors;
 use crate::node_path::NodePath;
 use crate::pack::{BlobKind, OpenPack, PackedBlob, pack_bytes, read_entries, read_header, write_entries};
+use crate::pin::{self, Pin};
 use crate::quote::{quote, unquote};
+use crate::references::References;
 use crate::repository::ConfigFile;
 use crate::snapshot::SnapshotFile;
-use crate::tree::Tree;
+use crate::tree::{NodeKind, Tree};
 use crate::{Id, MasterKey, Password, document};
+use backstay_core::BackupId;
 use serde::{Serialize, de::DeserializeOwned};
 use std::collections::HashSet;
+
+mod manifest;
+
+/// Memory that an input may take for each of its bytes, and of those that come out of it: a node of a tree has 22 bytes
+/// of JSON at least, and 300 in memory, twice while a list grows.
+const MEMORY_BYTES_EACH: usize = 64;
+/// What any input may take.
+const MEMORY_BYTES_ANY: usize = 1 << 20;
 
 /// What a door saw of an input.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,13 +52,16 @@ pub struct Seen {
 pub type Door = fn(&[u8]) -> Seen;
 
 /// All of them, by the name of the target and the folder of its corpus.
-pub const DOORS: [(&str, Door); 13] = [
+pub const DOORS: [(&str, Door); 16] = [
     ("config", config),
     ("key", key),
     ("lock", lock),
     ("index", index),
     ("snapshot", snapshot),
     ("tree", tree),
+    ("references", references),
+    ("pin", pin),
+    ("manifest", manifest::manifest),
     ("pack_header", pack_header),
     ("zstd", zstd),
     ("name", name),
@@ -64,6 +79,11 @@ pub(crate) fn fixed_key() -> MasterKey {
 impl Seen {
     fn of(bytes: usize) -> Self {
         Self { bytes, taken: false }
+    }
+
+    /// Most memory that this may take at once.
+    pub fn memory_bytes_max(&self) -> usize {
+        self.bytes * MEMORY_BYTES_EACH + MEMORY_BYTES_ANY
     }
 
     /// Takes note of a thing that was read, or was not.
@@ -95,12 +115,24 @@ fn documents<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> (Seen, Vec<T>) {
     (seen, read)
 }
 
-fn config(bytes: &[u8]) -> Seen {
-    let (mut seen, _) = documents::<ConfigFile>(bytes);
-    // It is never compressed, so it is not opened as the others are.
+/// The same for what is never compressed, so that it is not opened as the others are.
+fn uncompressed<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> (Seen, Vec<T>) {
+    let (mut seen, mut read) = documents::<T>(bytes);
     let plain = fixed_key().open(bytes);
     for json in [plain.as_deref().ok(), Some(bytes)].into_iter().flatten() {
-        seen.note(document::from_json::<ConfigFile>(json));
+        read.extend(seen.note(document::from_json::<T>(json)));
+    }
+    (seen, read)
+}
+
+fn config(bytes: &[u8]) -> Seen {
+    uncompressed::<ConfigFile>(bytes).0
+}
+
+fn pin(bytes: &[u8]) -> Seen {
+    let (seen, pins) = uncompressed::<Pin>(bytes);
+    for pin in pins {
+        assert_eq!(Id::from_key(&pin::key(&pin.backup)).map(BackupId::from), Some(pin.backup));
     }
     seen
 }
@@ -167,6 +199,28 @@ fn tree(bytes: &[u8]) -> Seen {
         let (path, name) = (read.path.as_bytes(), read.path.name());
         assert!(path.starts_with(b"folder/") && path.ends_with(name) && read.path.parts().count() == 2);
         assert!(!matches!(name, b"" | b"." | b"..") && !name.contains(&0) && read.mode & !0o7777 == 0);
+    }
+    seen
+}
+
+/// What counts, prunes and copies, beside what restores: whatever that would read, this has named.
+fn references(bytes: &[u8]) -> Seen {
+    let mut seen = Seen::of(bytes.len());
+    let references = seen.note(References::from_bytes(bytes));
+    let nodes = Tree::from_bytes(bytes).map(|tree| tree.nodes).unwrap_or_default();
+    let read: Result<Vec<_>, _> = nodes.iter().cloned().map(|node| node.read(None)).collect();
+    let Some(references) = references else {
+        assert!(nodes.is_empty() || read.is_err(), "a tree restores that nobody could prune around");
+        return seen;
+    };
+    let contents = references.files.iter().flat_map(|file| &file.content);
+    let named: HashSet<&Id> = contents.chain(references.folders.iter().map(|folder| &folder.subtree)).collect();
+    for node in nodes.into_iter().filter_map(|node| node.read(None).ok()) {
+        match node.kind {
+            NodeKind::File { content, .. } => assert!(content.iter().all(|id| named.contains(id))),
+            NodeKind::Directory { subtree } => assert!(named.contains(&subtree)),
+            NodeKind::Symlink { .. } | NodeKind::Other { .. } => {}
+        }
     }
     seen
 }

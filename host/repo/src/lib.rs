@@ -90,7 +90,8 @@ pub use pin::Pin;
 pub use prune::{PruneOptions, PrunePlan, PruneProgress, PruneReport, Repack, Waiting};
 pub use read::{PlaceOptions, PlaceProgress, PlaceSummary, SnapshotReader};
 pub use repair::{
-    BrokenSnapshot, DamagedFile, IndexPlan, IndexRepair, Repaired, SnapshotRepair, SnapshotRepairOptions, SnapshotsPlan,
+    BrokenSnapshot, DamagedFile, IndexPlan, IndexRepair, IndexRepairOptions, Repaired, RottenPack, SnapshotRepair,
+    SnapshotRepairOptions, SnapshotsPlan,
 };
 pub use repository::{InitOptions, Repository, Unlocked};
 pub use snapshot::{Snapshot, SnapshotMeta};

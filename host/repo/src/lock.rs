@@ -264,7 +264,7 @@ async fn refuse_conflicts(store: &Store, key: &MasterKey, kind: LockKind, ours: 
         let word = if lock.exclusive { "exclusively " } else { "" };
         let what = format!("the repository is locked {word}by {}", lock.holder());
         return Err(RepoError::new(RepoErrorKind::Locked, what)
-            .advise("wait for it, or remove its lock with `unlock` when you know that it is gone"));
+            .advise("wait for it, or when you know that it is gone: backstay repo unlock NAME --remove-all"));
     }
     Ok(())
 }

@@ -41,9 +41,13 @@ impl Repository {
             return Err(RepoError::new(RepoErrorKind::NotFound, format!("there is no backup {}", backup.short())));
         }
         let time = std::time::SystemTime::now().into();
-        let pin = Pin { backup: backup.clone(), reason: reason.to_owned(), time };
-        let sealed = self.master_key().seal(&document::to_json(&pin)?);
-        self.store().put_overwrite(&key(backup), sealed).await
+        self.put_pin(&Pin { backup: backup.clone(), reason: reason.to_owned(), time }).await
+    }
+
+    /// Writes a pin over whatever is there.
+    pub(crate) async fn put_pin(&self, pin: &Pin) -> Result<()> {
+        let sealed = self.master_key().seal(&document::to_json(pin)?);
+        self.store().put_overwrite(&key(&pin.backup), sealed).await
     }
 
     /// Takes a pin away; answers whether there was one.
@@ -56,10 +60,10 @@ impl Repository {
         Ok(there)
     }
 
-    /// All pins.
+    /// All pins. One that cannot be read holds its backup all the same: the object's name says which.
     ///
     /// # Errors
-    /// [`RepoErrorKind::Damaged`], whatever the store reports.
+    /// Whatever the store reports.
     pub async fn pins(&self) -> Result<BTreeMap<BackupId, Pin>> {
         let ids: Vec<Id> =
             self.store().list("pins").await?.iter().filter_map(|object| Id::from_key(&object.key)).collect();
@@ -67,20 +71,28 @@ impl Repository {
             let name = id.key("pins");
             let stored = match self.store().get(&name, PIN_BYTES_MAX).await {
                 // Taken away while we look.
-                Err(error) if error.kind() == RepoErrorKind::NotFound => return Ok(None),
-                stored => stored?,
+                Err(error) if error.kind() == RepoErrorKind::NotFound => return Ok::<_, RepoError>(None),
+                Err(error) if error.kind() == RepoErrorKind::Damaged => Err(error),
+                stored => Ok(stored?),
             };
-            let pin: Pin = self
-                .master_key()
-                .open(&stored)
-                .and_then(|json| document::from_json(&json))
-                .map_err(|error| RepoError::damaged(&name, error))?;
-            if Id::from(&pin.backup) != id {
-                return Err(RepoError::damaged(&name, "it is the pin of another backup"));
-            }
+            let read = stored.and_then(|stored| self.read(id, &stored));
+            let pin = read.unwrap_or_else(|error| {
+                tracing::warn!("a pin holds its backup though it is damaged: {error}");
+                Pin { backup: id.into(), reason: "its reason cannot be read".to_owned(), time: Timestamp::EPOCH }
+            });
             Ok(Some((pin.backup.clone(), pin)))
         });
         let pins: Vec<Option<(BackupId, Pin)>> = pins.buffer_unordered(LOADS_MAX).try_collect().await?;
         Ok(pins.into_iter().flatten().collect())
+    }
+
+    fn read(&self, id: Id, stored: &[u8]) -> Result<Pin> {
+        let name = id.key("pins");
+        let opened = self.master_key().open(stored).and_then(|json| document::from_json(&json));
+        let pin: Pin = opened.map_err(|error| RepoError::damaged(&name, error))?;
+        match Id::from(&pin.backup) == id {
+            true => Ok(pin),
+            false => Err(RepoError::damaged(&name, "it is the pin of another backup")),
+        }
     }
 }

@@ -263,6 +263,14 @@ impl Repository {
         snapshot::load_all(self.store(), self.master_key()).await
     }
 
+    /// Each snapshot, in no order, or what keeps it from being read: one that is damaged hides no other.
+    ///
+    /// # Errors
+    /// Whatever the store reports when it is asked which there are.
+    pub async fn each_snapshot(&self) -> Result<Vec<(BackupId, Result<Snapshot>)>> {
+        snapshot::load_each(self.store(), self.master_key()).await
+    }
+
     /// Starts a backup: takes a shared lock and reads the index.
     ///
     /// # Errors

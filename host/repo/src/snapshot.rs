@@ -135,19 +135,25 @@ pub(crate) async fn load(store: &Store, key: &MasterKey, id: Id) -> Result<Snaps
 
 /// Reads all, oldest first; those that are forgotten while we look are not there.
 pub(crate) async fn load_all(store: &Store, key: &MasterKey) -> Result<Vec<Snapshot>> {
-    let loads = load_listed(store, key).await?.into_iter();
-    let there = loads.filter(|load| !matches!(load, Err(error) if error.kind() == RepoErrorKind::NotFound));
-    Ok(sorted(there.collect::<Result<_>>()?))
+    Ok(sorted(load_each(store, key).await?.into_iter().map(|(_, load)| load).collect::<Result<_>>()?))
+}
+
+/// Reads each, in no order, or says what keeps it from being read; those that are forgotten while we look are not there.
+pub(crate) async fn load_each(store: &Store, key: &MasterKey) -> Result<Vec<(BackupId, Result<Snapshot>)>> {
+    let mut loads = load_listed(store, key).await?;
+    loads.retain(|(_, load)| !matches!(load, Err(error) if error.kind() == RepoErrorKind::NotFound));
+    Ok(loads)
 }
 
 /// Reads all that are listed: nothing may be removed for what a snapshot says that cannot be read.
 pub(crate) async fn load_every(store: &Store, key: &MasterKey) -> Result<Vec<Snapshot>> {
-    Ok(sorted(load_listed(store, key).await?.into_iter().collect::<Result<_>>()?))
+    Ok(sorted(load_listed(store, key).await?.into_iter().map(|(_, load)| load).collect::<Result<_>>()?))
 }
 
-async fn load_listed(store: &Store, key: &MasterKey) -> Result<Vec<Result<Snapshot>>> {
+async fn load_listed(store: &Store, key: &MasterKey) -> Result<Vec<(BackupId, Result<Snapshot>)>> {
     let ids = store.list("snapshots").await?.into_iter().filter_map(|object| Id::from_key(&object.key));
-    let loads = futures::stream::iter(ids.collect::<Vec<_>>()).map(|id| load(store, key, id));
+    let loads = futures::stream::iter(ids.collect::<Vec<_>>())
+        .map(|id| async move { (BackupId::from(id), load(store, key, id).await) });
     Ok(loads.buffer_unordered(LOADS_MAX).collect().await)
 }
 

@@ -145,3 +145,20 @@ async fn what_is_used_is_counted_once_and_by_whom() {
     let now = bench.repository.stats(&grouped, |_| {}).await.unwrap();
     assert_eq!((now.unreferenced_bytes, now.pack_bytes), (0, packs), "{freed}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pins_come_along_under_the_new_ids() {
+    let (from, to) = (Bench::new().await, Bench::new().await);
+    let first = backup(&from, &[("data/a", 1, 100_000)], None).await;
+    backup(&from, &[("data/b", 2, 100_000)], Some(&first)).await;
+    from.repository.pin(&first.id, "before the migration").await.unwrap();
+    let (_, report) = copy(&from, &to).await;
+    let pins = to.repository.pins().await.unwrap();
+    assert_eq!(pins.keys().collect::<Vec<_>>(), [&report.copied[0].to]);
+    assert_eq!(pins[&report.copied[0].to].reason, "before the migration");
+    // What was pinned later comes with the next copy, though the backup was there.
+    to.repository.unpin(&report.copied[0].to).await.unwrap();
+    let (plan, _) = copy(&from, &to).await;
+    assert_eq!((plan.there.len(), to.repository.pins().await.unwrap().len()), (2, 1));
+    to.assert_sound().await;
+}

@@ -77,7 +77,7 @@ async fn what_a_forgotten_backup_alone_had_goes_and_the_rest_stays() {
     let first = backup(&bench, old).await;
     let second = backup(&bench, new).await;
     let full = data_bytes(&bench);
-    bench.repository.forget(std::slice::from_ref(&first)).await.unwrap();
+    bench.repository.forget(std::slice::from_ref(&first), &[]).await.unwrap();
     let look = bench.repository.plan_prune(&PruneOptions::default(), &|_| {}).await.unwrap();
     let (plan, report) = prune(&bench, &PruneOptions::default()).await;
     assert_eq!(plan.bytes_freed(), look.bytes_freed(), "the look and the plan are the same");
@@ -102,7 +102,7 @@ async fn a_look_changes_nothing() {
     let bench = Bench::new().await;
     let first = backup(&bench, &[("a", &[1, 2, 3])]).await;
     backup(&bench, &[("a", &[4])]).await;
-    bench.repository.forget(&[first]).await.unwrap();
+    bench.repository.forget(&[first], &[]).await.unwrap();
     let before = objects(&bench);
     let plan = bench.repository.plan_prune(&PruneOptions::default(), &|_| {}).await.unwrap();
     assert!(!plan.is_empty());
@@ -116,7 +116,7 @@ async fn packs_that_hold_little_waste_are_left_until_it_adds_up() {
     let first = backup(&bench, &[("a", &seeds)]).await;
     let kept: Vec<u64> = (1..=62).collect();
     let second = backup(&bench, &[("a", &kept)]).await;
-    bench.repository.forget(&[first]).await.unwrap();
+    bench.repository.forget(&[first], &[]).await.unwrap();
     // Two of 64 chunks: 3 %. The forgotten backup's tree is copied out all the same: trees are small and read often.
     let (plan, _) = prune(&bench, &PruneOptions::default()).await;
     let data = plan.repack.iter().filter(|repack| repack.bytes > 64 << 10).count();
@@ -137,7 +137,7 @@ async fn what_is_copied_at_most_may_be_bounded() {
     let first = backup(&bench, &[("a", &seeds)]).await;
     let kept: Vec<u64> = seeds.iter().copied().filter(|seed| seed % 2 == 0).collect();
     let second = backup(&bench, &[("a", &kept)]).await;
-    bench.repository.forget(&[first]).await.unwrap();
+    bench.repository.forget(&[first], &[]).await.unwrap();
     let bounded = PruneOptions { repack_bytes_max: 1 << 20, ..PruneOptions::default() };
     let (plan, report) = prune(&bench, &bounded).await;
     assert!(report.bytes_repacked <= 1 << 20 && report.bytes_repacked > 0, "{report:?}");
@@ -187,7 +187,7 @@ async fn nothing_goes_when_it_cannot_be_told_what_is_used() {
     let bench = Bench::new().await;
     backup(&bench, &[("a", &[1])]).await;
     let first = backup(&bench, &[("b", &[2, 3])]).await;
-    bench.repository.forget(&[first]).await.unwrap();
+    bench.repository.forget(&[first], &[]).await.unwrap();
     let trees: Vec<String> = objects(&bench)
         .into_iter()
         .filter(|(name, bytes)| name.starts_with("data/") && *bytes < 4096)
@@ -208,7 +208,7 @@ async fn a_damaged_blob_is_not_copied_and_nothing_goes() {
     let seeds: Vec<u64> = (1..=14).collect();
     let first = backup(&bench, &[("a", &seeds)]).await;
     backup(&bench, &[("a", &seeds[..7])]).await;
-    bench.repository.forget(&[first]).await.unwrap();
+    bench.repository.forget(&[first], &[]).await.unwrap();
     let pack =
         objects(&bench).into_iter().find(|(name, bytes)| name.starts_with("data/") && *bytes > 64 << 10).unwrap();
     let file = bench.folder().join(&pack.0);
@@ -260,14 +260,14 @@ async fn stock_restic_and_we_prune_what_the_other_forgot() {
     let reader = bench.repository.open_snapshot(&theirs.id).await.unwrap();
     let there = path(source.join("theirs").strip_prefix("/").unwrap().to_str().unwrap());
     assert_eq!(reader.read_all(&there, 1 << 30).await.unwrap(), noise(99, 3 << 20));
-    bench.repository.forget(&[theirs.id]).await.unwrap();
+    bench.repository.forget(&[theirs.id], &[]).await.unwrap();
     bench.restic(&["prune"]);
     assert_holds(&bench, &ours, &[("a", &[1, 2, 3])]).await;
     assert_tight(&bench).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pins_say_why_and_go_with_their_backup() {
+async fn pins_say_why_and_hold_their_backup() {
     let bench = Bench::new().await;
     let one = backup(&bench, &[("a", &[1])]).await;
     bench.repository.pin(&one, "before the migration").await.unwrap();
@@ -279,7 +279,14 @@ async fn pins_say_why_and_go_with_their_backup() {
     assert!(bench.repository.unpin(&one).await.unwrap());
     assert!(!bench.repository.unpin(&one).await.unwrap());
     bench.repository.pin(&one, "").await.unwrap();
-    bench.repository.forget(std::slice::from_ref(&one)).await.unwrap();
+    let refused = bench.repository.forget(std::slice::from_ref(&one), &[]).await.unwrap_err();
+    assert_eq!(refused.kind(), RepoErrorKind::Conflict, "a pin that came after the plan counts");
+    bench.repository.unpin(&one).await.unwrap();
+    let two = backup(&bench, &[("a", &[2])]).await;
+    bench.repository.forget(std::slice::from_ref(&two), std::slice::from_ref(&one)).await.unwrap();
+    let refused = bench.repository.forget(std::slice::from_ref(&one), std::slice::from_ref(&two)).await.unwrap_err();
+    assert_eq!(refused.kind(), RepoErrorKind::Conflict, "what the plan relied on is gone");
+    bench.repository.forget(std::slice::from_ref(&one), &[]).await.unwrap();
     assert!(bench.repository.pins().await.unwrap().is_empty());
     assert_eq!(bench.repository.pin(&one, "").await.unwrap_err().kind(), RepoErrorKind::NotFound);
 }

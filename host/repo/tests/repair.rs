@@ -47,16 +47,24 @@ fn overwrite(file: &Path, change: impl FnOnce(&mut Vec<u8>)) {
     std::fs::write(file, bytes).unwrap();
 }
 
+async fn plan_index(bench: &Bench, kind: LockKind, read_data: bool) -> Result<IndexRepair> {
+    IndexRepair::plan(&bench.repository, kind, IndexRepairOptions { read_data }, |_, _| {}).await
+}
+
 async fn repair_index(bench: &Bench) -> IndexPlan {
+    repair_index_with(bench, false).await
+}
+
+async fn repair_index_with(bench: &Bench, read_data: bool) -> IndexPlan {
     let before = objects(&bench.folder());
-    let planned = IndexRepair::plan(&bench.repository, LockKind::Shared).await.unwrap();
+    let planned = plan_index(bench, LockKind::Shared, read_data).await.unwrap();
     let shown = planned.summary().clone();
     planned.release().await.unwrap();
     assert_eq!(objects(&bench.folder()), before, "a plan changed something");
-    let repair = IndexRepair::plan(&bench.repository, LockKind::Exclusive).await.unwrap();
+    let repair = plan_index(bench, LockKind::Exclusive, read_data).await.unwrap();
     assert_eq!(*repair.summary(), shown);
     repair.perform().await.unwrap();
-    let again = IndexRepair::plan(&bench.repository, LockKind::Shared).await.unwrap();
+    let again = plan_index(bench, LockKind::Shared, read_data).await.unwrap();
     assert!(again.summary().is_empty(), "{:?}", again.summary());
     again.release().await.unwrap();
     shown
@@ -138,7 +146,7 @@ async fn a_pack_that_is_gone_is_dropped_and_what_is_whole_of_its_backup_is_kept(
     assert_eq!(plan, shown);
     assert_eq!((plan.broken.len(), &plan.broken[0].id), (1, &holed.id));
     let salvaged = repaired[0].salvaged.clone().unwrap();
-    assert_eq!(repaired, [Repaired { removed: holed.id.clone(), salvaged: Some(salvaged.clone()) }]);
+    assert_eq!(repaired, [Repaired { removed: holed.id.clone(), salvaged: Some(salvaged.clone()), refused: false }]);
     bench.assert_sound().await;
 
     let reader = bench.repository.open_snapshot(&salvaged).await.unwrap();
@@ -247,11 +255,52 @@ async fn a_backup_of_which_nothing_is_whole_is_removed() {
 async fn nobody_repairs_while_others_write() {
     let bench = Bench::new().await;
     let session = bench.repository.backup(BackupOptions::default()).await.unwrap();
-    let refused = IndexRepair::plan(&bench.repository, LockKind::Exclusive).await.map(drop).unwrap_err();
+    let refused = plan_index(&bench, LockKind::Exclusive, false).await.map(drop).unwrap_err();
     assert_eq!(refused.kind(), RepoErrorKind::Locked);
     let options = SnapshotRepairOptions::default();
     let refused = SnapshotRepair::plan(&bench.repository, LockKind::Exclusive, options, |_, _| {}).await.map(drop);
     assert_eq!(refused.unwrap_err().kind(), RepoErrorKind::Locked);
     session.abandon().await.unwrap();
     bench.restic(&["list", "locks"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rot_is_taken_out_and_the_next_backup_heals_all_that_need_it() {
+    let bench = Bench::new().await;
+    let files = [("data/a", 1, 3_000_000), ("data/b", 2, 2_000_000)];
+    let first = backup(&bench, &files).await;
+    let rotten = below(&bench, "data").into_iter().max_by_key(|pack| std::fs::metadata(pack).unwrap().len()).unwrap();
+    overwrite(&rotten, |bytes| bytes[1000] ^= 1);
+    // Of the right size: nothing is seen without reading.
+    assert!(repair_index(&bench).await.is_empty());
+    let plan = repair_index_with(&bench, true).await;
+    assert_eq!((plan.rotten_packs.len(), plan.broken.len()), (1, 1), "{plan:?}");
+    assert!(plan.rotten_packs[0].lost_blobs == 1 && plan.rotten_packs[0].whole_blobs > 1, "{plan:?}");
+    assert!(plan.lost_blobs == 1 && plan.broken[0].id == first.id && !rotten.exists(), "{plan:?}");
+    let second = backup(&bench, &files).await;
+    bench.assert_sound().await;
+    for made in [first, second] {
+        let reader = bench.repository.open_snapshot(&made.id).await.unwrap();
+        assert_eq!(reader.read_all(&path("data/a"), 4 << 20).await.unwrap(), noise(1, 3_000_000));
+        assert_eq!(reader.read_all(&path("data/b"), 4 << 20).await.unwrap(), noise(2, 2_000_000));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tree_in_a_rotten_pack_keeps_its_kind() {
+    let bench = Bench::new().await;
+    let made = backup(&bench, &[("data/a", 1, 300_000)]).await;
+    // Packs of trees are small.
+    let second = backup(&bench, &[("data/a", 1, 300_000), ("data/deep/b", 2, 10), ("other/c", 3, 10)]).await;
+    let smallest = below(&bench, "data").into_iter().min_by_key(|pack| std::fs::metadata(pack).unwrap().len()).unwrap();
+    overwrite(&smallest, |bytes| bytes[20] ^= 1);
+    let plan = repair_index_with(&bench, true).await;
+    assert_eq!(plan.rotten_packs.len(), 1, "{plan:?}");
+    let again = backup(&bench, &[("data/a", 1, 300_000), ("data/deep/b", 2, 10), ("other/c", 3, 10)]).await;
+    backup(&bench, &[("data/a", 1, 300_000)]).await;
+    bench.assert_sound().await;
+    for id in [made.id, second.id, again.id] {
+        let reader = bench.repository.open_snapshot(&id).await.unwrap();
+        assert_eq!(reader.read_all(&path("data/a"), 1 << 20).await.unwrap(), noise(1, 300_000));
+    }
 }

@@ -119,7 +119,7 @@ impl Kept {
     }
 
     async fn forget_first(&self) -> Vec<BackupId> {
-        self.repository.forget(std::slice::from_ref(&self.backups[0])).await.unwrap()
+        self.repository.forget(std::slice::from_ref(&self.backups[0]), &[]).await.unwrap()
     }
 
     async fn prune(&self) -> (PrunePlan, PruneReport) {
@@ -147,7 +147,7 @@ async fn what_is_too_young_to_go_is_not_even_tried() {
     let young = kept.repository.retained_backups().await.unwrap();
     assert_eq!(young.keys().collect::<Vec<_>>().len(), 2, "both are young: {young:?}");
     // Somebody who may removes the snapshot; what it alone had waits all the same.
-    kept.bench.repository.forget(std::slice::from_ref(&kept.backups[0])).await.unwrap();
+    kept.bench.repository.forget(std::slice::from_ref(&kept.backups[0]), &[]).await.unwrap();
     let (plan, report) = kept.prune().await;
     assert!(plan.is_empty() && report.packs_removed == 0, "{plan:?}");
     assert!(

@@ -290,13 +290,21 @@ fn sync_parent(dir: &Dir, path: &RelativePath) -> io::Result<()> {
 }
 
 fn walk(dir: &Dir, below: Option<&RelativePath>, nodes: &mut Vec<Node>) -> io::Result<()> {
+    // Gone since it was listed: databases delete files and folders all the time.
+    let is_gone = |error: &io::Error| below.is_some() && error.kind() == io::ErrorKind::NotFound;
     let listing = match below {
-        Some(below) => dir.read_dir(below.as_str())?,
+        Some(below) => match dir.read_dir(below.as_str()) {
+            Err(error) if is_gone(&error) => return Ok(()),
+            listing => listing?,
+        },
         None => dir.entries()?,
     };
     let mut names = Vec::new();
     for entry in listing {
-        let name = entry?.file_name();
+        let name = match entry {
+            Err(error) if is_gone(&error) => break,
+            entry => entry?.file_name(),
+        };
         // A name that is not text cannot be told to a plugin, and no database makes one.
         let Ok(name) = name.into_string() else { continue };
         names.push(name);
@@ -309,11 +317,14 @@ fn walk(dir: &Dir, below: Option<&RelativePath>, nodes: &mut Vec<Node>) -> io::R
         };
         let path = path.map_err(io::Error::other)?;
         let metadata = match dir.symlink_metadata(path.as_str()) {
-            // Gone since it was listed: databases delete files all the time.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             other => other?,
         };
-        let Some(found) = node(dir, &path, &metadata)? else { continue };
+        let found = match node(dir, &path, &metadata) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            found => found?,
+        };
+        let Some(found) = found else { continue };
         let is_dir = found.kind == NodeKind::Directory;
         nodes.push(found);
         if is_dir {

@@ -38,6 +38,16 @@ pub struct GrantRequest {
     pub required: bool,
 }
 
+impl GrantRequest {
+    /// Whether a grant of this name is what it asks for; with `*` behind its name, any that begins so.
+    pub fn means(&self, name: &str) -> bool {
+        match self.name.strip_suffix('*') {
+            Some(beginning) => name.starts_with(beginning),
+            None => self.name == name,
+        }
+    }
+}
+
 /// One way to back up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Method {
@@ -147,7 +157,12 @@ impl Description {
         if raw.methods.is_empty() || raw.methods.len() > LIST_ITEMS_MAX || raw.grants.len() > LIST_ITEMS_MAX {
             return Err("it has no backup method, or far too many".to_owned());
         }
-        for name in raw.methods.iter().map(|method| &method.name).chain(raw.grants.iter().map(|grant| &grant.name)) {
+        // A star stands for whatever follows.
+        let grants = raw.grants.iter().map(|grant| match grant.required {
+            true => grant.name.as_str(),
+            false => grant.name.strip_suffix('*').unwrap_or(&grant.name),
+        });
+        for name in raw.methods.iter().map(|method| method.name.as_str()).chain(grants) {
             if !is_name(name) {
                 return Err(format!("`{}` is no name for a method or a grant", line(name)));
             }

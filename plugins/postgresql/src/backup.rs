@@ -79,6 +79,8 @@ struct Server {
     segment_bytes: u64,
     /// The permissions of its folders.
     folder_mode: u32,
+    /// The temporary slot's name. It has a folder of that name below `pg_replslot`.
+    slot: String,
 }
 
 impl Server {
@@ -107,7 +109,7 @@ impl Server {
         let slot = format!("backstay_backup_{suffix}");
         let create = create_physical_slot(session.version(), &slot, true).map_err(from_wire)?;
         session.query(&create).await?;
-        Ok(Self { segment_bytes, folder_mode })
+        Ok(Self { segment_bytes, folder_mode, slot })
     }
 }
 
@@ -121,6 +123,11 @@ fn oid(text: &str) -> Result<u32> {
         .ok()
         .filter(|oid| *oid > 0)
         .ok_or_else(|| Error::new(ErrorKind::Corrupt, "the server's list of tablespaces cannot be read"))
+}
+
+/// The server went over to another timeline while it was backed up: log of one timeline does not make such a backup whole.
+fn switched() -> Error {
+    Error::new(ErrorKind::Unreachable, "the server changed its timeline during the backup").hint("start it again")
 }
 
 /// Reads up to where the server waits for a command: only then is the backup done for it.

@@ -139,6 +139,13 @@ impl From<Error> for Failed {
     }
 }
 
+/// What a session is for, and the settings it starts with.
+#[derive(Clone, Copy)]
+struct Role<'a> {
+    purpose: Purpose,
+    settings: &'a [(&'a str, &'a str)],
+}
+
 /// What an attempt does about TLS.
 #[derive(Clone, Copy)]
 enum Encryption {
@@ -151,6 +158,10 @@ enum Encryption {
 impl Session {
     /// Dials the granted endpoint and logs in with the granted credential.
     pub async fn open(settings: &Settings, purpose: Purpose) -> Result<Self> {
+        Self::open_as(settings, Role { purpose, settings: &[] }).await
+    }
+
+    async fn open_as(settings: &Settings, role: Role<'_>) -> Result<Self> {
         let credential = host::login(PRIMARY)?;
         let (first, second) = match settings.sslmode {
             SslMode::Disable => (Encryption::Plain, None),
@@ -163,7 +174,7 @@ impl Session {
             SslMode::VerifyCa => (Encryption::Demanded(TlsVerification::Authority), None),
             SslMode::VerifyFull => (Encryption::Demanded(TlsVerification::Full), None),
         };
-        let failed = match Self::attempt(settings, purpose, &credential, first).await {
+        let failed = match Self::attempt(settings, role, &credential, first).await {
             Ok(session) => return Ok(session),
             Err(failed) => failed,
         };
@@ -171,7 +182,7 @@ impl Session {
             return Err(failed.error);
         };
         // The first error is told when both fail: it is that of the kind that was wanted.
-        match Self::attempt(settings, purpose, &credential, second).await {
+        match Self::attempt(settings, role, &credential, second).await {
             Ok(session) => Ok(session),
             Err(_) => Err(failed.error),
         }
@@ -180,7 +191,13 @@ impl Session {
     /// Opens a replication session; where that fails for want of senders, tells whether it is
     /// `wal_level` that allows none.
     pub async fn open_replication(settings: &Settings) -> Result<Self> {
-        let error = match Self::open(settings, Purpose::Replication).await {
+        Self::open_replication_with(settings, &[]).await
+    }
+
+    /// The same with settings that the server is known to have.
+    pub async fn open_replication_with(settings: &Settings, its: &[(&str, &str)]) -> Result<Self> {
+        let role = Role { purpose: Purpose::Replication, settings: its };
+        let error = match Self::open_as(settings, role).await {
             Err(error) if error.message.contains("max_wal_senders") => error,
             opened => return opened,
         };
@@ -197,11 +214,11 @@ impl Session {
 
     async fn attempt(
         settings: &Settings,
-        purpose: Purpose,
+        role: Role<'_>,
         credential: &Credential,
         encryption: Encryption,
     ) -> Result<Self, Failed> {
-        let opening = pin!(Self::dial_and_log_in(settings, purpose, credential, encryption));
+        let opening = pin!(Self::dial_and_log_in(settings, role, credential, encryption));
         let patience = pin!(host::sleep(settings.connect_timeout_s.saturating_mul(1_000_000)));
         match select(opening, patience).await {
             Either::Left((session, _)) => session,
@@ -216,7 +233,7 @@ impl Session {
 
     async fn dial_and_log_in(
         settings: &Settings,
-        purpose: Purpose,
+        role: Role<'_>,
         credential: &Credential,
         encryption: Encryption,
     ) -> Result<Self, Failed> {
@@ -239,7 +256,8 @@ impl Session {
             user: &credential.user,
             database: &settings.dbname,
             application_name: &settings.application_name,
-            purpose,
+            purpose: role.purpose,
+            settings: role.settings,
         };
         let startup = startup.encode().map_err(from_wire)?;
         session.outgoing.send(startup).await?;

@@ -84,6 +84,12 @@ impl Engine for PostgreSql {
                     "where pg_wal leads when it is a link, for the method files",
                     false,
                 ),
+                grant(
+                    GrantKind::DirectoryRead,
+                    &format!("{}*", backup::TABLESPACE_GRANT),
+                    "a tablespace's folder, by its OID, for the method files",
+                    false,
+                ),
             ],
             config_schema: settings::schema(),
         }

@@ -276,16 +276,18 @@ async fn write_settings(recovery: &Recovery, mode: u32, into: &Directory) -> Res
 
 async fn next_steps(notes: &Notes, recovery: &Recovery, settings: &str, into: &Directory) -> Result<Vec<String>> {
     let mut steps = Vec::new();
-    let missing = |what: &str| {
-        format!(
-            "{what} is not in the folder: on Debian it lies in /etc/postgresql; put a copy into the \
-             folder, or start the server with `-c config_file=…`"
-        )
-    };
+    let major = notes.version.split('.').next().unwrap_or_default();
+    let mut options = String::new();
     if into.stat("postgresql.conf").await?.is_none() {
-        steps.push(missing("postgresql.conf"));
+        // Debian's settings name the old folder, and that beats `-D`.
+        let file = format!("/etc/postgresql/{major}/main/postgresql.conf");
+        options = format!(" -o \"-c config_file={file} -c data_directory=FOLDER -c external_pid_file=''\"");
+        steps.push(format!(
+            "postgresql.conf is not in the folder, on Debian it is {file}: start with it as below, and keep \
+             data_directory there, for the file names the old folder"
+        ));
     } else if into.stat("pg_hba.conf").await?.is_none() {
-        steps.push(missing("pg_hba.conf"));
+        steps.push("pg_hba.conf is not in the folder: put a copy there, or name it with `-c hba_file=…`".to_owned());
     }
     if waits_for_standby(settings) {
         steps.push(
@@ -300,8 +302,7 @@ async fn next_steps(notes: &Notes, recovery: &Recovery, settings: &str, into: &D
         Some(_) => "the target",
     };
     steps.push(format!(
-        "start PostgreSQL {} on the folder, as the user who owns it: pg_ctl -D FOLDER -w start",
-        notes.version.split('.').next().unwrap_or_default()
+        "start PostgreSQL {major} on the folder, as the user who owns it: pg_ctl -D FOLDER{options} -t 86400 -w start"
     ));
     steps.push(format!("it replays the log up to {until}, then opens for writing on a new timeline"));
     Ok(steps)

@@ -62,7 +62,10 @@ def race(arguments, folder, cluster):
         contenders.Restic(folder, cluster),
         contenders.PgBackRest(folder, cluster),
         contenders.BaseBackupZstd(folder, cluster),
+        contenders.Rustic(folder, cluster),
+        contenders.Kopia(folder, cluster),
     ]
+    all_of_them = [one for one in all_of_them if not one.optional or shutil.which(one.optional)]
     wanted = arguments.only.split(",") if arguments.only else [one.name for one in all_of_them]
     running = [one for one in all_of_them if one.name in wanted]
     # Seconds, memory and added bytes by phase and contender, one of each a round.

@@ -61,6 +61,8 @@ class Contender:
     name = ""
     # Whether it is asked for more than a full backup and a restore.
     goes_on = True
+    # Without this program it does not take part. Nothing: it always does, and fails where something is missing.
+    optional = None
 
     def __init__(self, folder, cluster):
         self.folder = pathlib.Path(folder) / self.name.replace(" ", "-").replace("|", "").replace("_", "-")
@@ -183,6 +185,61 @@ class Restic(Contender):
 
     def restore(self, into):
         return self.measure(["restic", "--no-cache", "restore", "latest", "--target", str(into)])
+
+
+class Rustic(Contender):
+    """Restic's format, written by another program in Rust."""
+
+    name = optional = "rustic"
+
+    def version(self):
+        return subprocess.run(["rustic", "--version"], stdout=subprocess.PIPE).stdout.decode().split()[1]
+
+    def init(self):
+        self.environment |= {"RUSTIC_REPOSITORY": str(self.repository), "RUSTIC_PASSWORD": "bench", "RUSTIC_NO_CACHE": "true",
+                             "RUSTIC_NO_PROGRESS": "true"}
+        self.run(["rustic", "init"])
+
+    def backup(self, reread=True):
+        # Globs below the folder that is backed up.
+        exclude = ["--glob=!**/pg_wal/**", "--glob=!**/postmaster.pid"]
+        return self.measure(["rustic", "backup", *["--force"] * reread, *exclude, str(self.cluster.data)])
+
+    def trusting(self):
+        return self.backup(reread=False)
+
+    def restore(self, into):
+        return self.measure(["rustic", "restore", f"latest:{self.cluster.data}", str(into)])
+
+    def mend(self, into):
+        # Reads what is there; without it a file of the same size and time is taken for the same.
+        return self.measure(["rustic", "restore", "--verify-existing", f"latest:{self.cluster.data}", str(into)])
+
+
+class Kopia(Contender):
+    name = optional = "kopia"
+
+    def version(self):
+        return subprocess.run(["kopia", "--version"], stdout=subprocess.PIPE).stdout.decode().split()[0]
+
+    def init(self):
+        self.repository.mkdir()
+        self.environment |= {"KOPIA_PASSWORD": "bench", "KOPIA_CONFIG_PATH": str(self.folder / "kopia.config"),
+                             "KOPIA_CACHE_DIRECTORY": str(self.folder / "cache"), "KOPIA_LOG_DIR": str(self.folder / "logs"),
+                             "KOPIA_CHECK_FOR_UPDATES": "false"}
+        self.run(["kopia", "repository", "create", "filesystem", f"--path={self.repository}"])
+        self.run(["kopia", "policy", "set", "--global", "--compression=zstd-fastest", f"--max-parallel-file-reads={os.cpu_count()}"])
+        self.run(["kopia", "policy", "set", str(self.cluster.data), "--add-ignore=/pg_wal/*", "--add-ignore=/postmaster.pid"])
+
+    def backup(self, reread=True):
+        # That percentage of the files is read though they look as before.
+        return self.measure(["kopia", "snapshot", "create", *["--force-hash=100"] * reread, str(self.cluster.data)])
+
+    def trusting(self):
+        return self.backup(reread=False)
+
+    def restore(self, into):
+        return self.measure(["kopia", "restore", f"--parallel={os.cpu_count()}", str(self.cluster.data), str(into)])
 
 
 class PgBackRest(Contender):

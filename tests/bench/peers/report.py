@@ -17,7 +17,7 @@ TITLES = {
 }
 US = "backstay files"
 COLOURS = {"backstay files": "#0b6e4f", "backstay stream": "#7fb69e", "restic": "#c25b2b", "pgbackrest": "#3b5b92",
-           "pg_basebackup | zstd": "#8a8a8a"}
+           "pg_basebackup | zstd": "#8a8a8a", "rustic": "#d99a6c", "kopia": "#7a5c99"}
 
 
 def machine():

@@ -9,8 +9,9 @@ use backstay_core::{BackupId, Position, RelativePath, Segment, Timestamp};
 use backstay_repo::log::{CompactPolicy, LogChain, LogCopyOptions, LogError};
 use backstay_repo::store::Names;
 use backstay_repo::{
-    BackupOptions, CheckOptions, FileAttributes, IndexRepair, InitOptions, KdfCost, LockKind, Password, PruneOptions,
-    RepoError, RepoErrorKind, Repository, RetryPolicy, SnapshotCopy, SnapshotMeta, Store, StoreConfig,
+    BackupOptions, CheckOptions, FileAttributes, IndexRepair, IndexRepairOptions, InitOptions, KdfCost, LockKind,
+    Password, PruneOptions, RepoError, RepoErrorKind, Repository, RetryPolicy, SnapshotCopy, SnapshotMeta,
+    SnapshotRepair, SnapshotRepairOptions, Store, StoreConfig,
 };
 use object_store::prefix::PrefixStore;
 use std::collections::BTreeMap;
@@ -28,6 +29,8 @@ pub const FILE_BYTES: u64 = 500;
 pub const LATER_SERVER: u64 = 9;
 /// The target whose log it is.
 pub const TARGET: &str = "shop";
+/// How long a lock is held: longer than another one takes to be taken.
+const HELD: Duration = Duration::from_millis(300);
 /// The password of repositories that are made while it runs.
 pub const PASSWORD: &str = "correct horse";
 
@@ -64,10 +67,14 @@ pub enum Job {
     Forget,
     /// Removes all that nothing refers to.
     Prune,
+    /// Takes everybody's locks away, and does that.
+    UnlockAndPrune,
     /// Copies all there is into the second repository, log too: what a mirror and `repo copy` do.
     Copy,
     /// Makes an index of what packs say about themselves.
     RepairIndex,
+    /// Makes a snapshot of what is whole of each that has holes.
+    RepairSnapshots,
     /// Reads all there is, as a restore does.
     Read,
     /// Checks all there is.
@@ -217,8 +224,10 @@ impl Surroundings {
             Job::Compact => self.compact().await,
             Job::Forget => self.forget().await,
             Job::Prune => self.prune().await,
+            Job::UnlockAndPrune => self.unlock_and_prune().await,
             Job::Copy => self.copy().await,
             Job::RepairIndex => self.repair_index().await,
+            Job::RepairSnapshots => self.repair_snapshots().await,
             Job::Read => self.read().await,
             Job::Check => self.check().await,
             Job::Hold(kind) => self.hold(kind).await,
@@ -312,7 +321,7 @@ impl Surroundings {
         let snapshots = repository.snapshots().await?;
         let ids: Vec<_> = snapshots.into_iter().filter(|one| one.tags.contains(&tag)).map(|one| one.id).collect();
         self.ledger.forgets(LITTER_MAKER);
-        repository.forget(&ids).await?;
+        repository.forget(&ids, &[]).await?;
         Ok(())
     }
 
@@ -329,6 +338,11 @@ impl Surroundings {
         self.ledger.leaves(self.client);
         lock.give_back().await?;
         Ok(done.map(drop)?)
+    }
+
+    async fn unlock_and_prune(&self) -> Result<(), Trouble> {
+        self.repository().await?.unlock(true).await?;
+        self.prune().await
     }
 
     async fn copy(&self) -> Result<(), Trouble> {
@@ -361,7 +375,19 @@ impl Surroundings {
 
     async fn repair_index(&self) -> Result<(), Trouble> {
         let repository = self.repository().await?;
-        Ok(IndexRepair::plan(&repository, LockKind::Exclusive).await?.perform().await?)
+        let options = IndexRepairOptions::default();
+        let repair = IndexRepair::plan(&repository, LockKind::Exclusive, options, |_, _| {}).await?;
+        Ok(repair.perform().await.map(drop)?)
+    }
+
+    async fn repair_snapshots(&self) -> Result<(), Trouble> {
+        let repository = self.repository().await?;
+        let options = SnapshotRepairOptions::default();
+        let repair = SnapshotRepair::plan(&repository, LockKind::Exclusive, options, |_, _| {}).await?;
+        for repaired in repair.perform().await? {
+            self.ledger.salvaged(&repaired.removed, repaired.salvaged);
+        }
+        Ok(())
     }
 
     /// All that was promised before it began must be there while others work.
@@ -391,6 +417,7 @@ impl Surroundings {
         let repository = self.repository().await?;
         let lock = repository.lock(kind).await?;
         self.ledger.enters(self.client, kind);
+        tokio::time::sleep(HELD).await;
         let confirmed = lock.confirm().await;
         self.ledger.leaves(self.client);
         lock.release().await?;

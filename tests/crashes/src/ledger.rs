@@ -19,6 +19,8 @@ pub struct Kept {
     pub id: Option<BackupId>,
     /// Somebody asked for it to be removed: it may be there or not.
     pub forgotten: bool,
+    /// Part of it was lost before anything began: what was whole of it is all that anybody can have. The id that it had.
+    pub holed: Option<BackupId>,
 }
 
 /// A piece of log that was acknowledged, and whose bytes it has.
@@ -96,7 +98,7 @@ impl Ledger {
 
     /// `maker` is about to commit a backup of these files.
     pub fn intends(&self, maker: u64, files: Files) {
-        self.promises().backups.push(Kept { maker, files, id: None, forgotten: false });
+        self.promises().backups.push(Kept { maker, files, id: None, forgotten: false, holed: None });
     }
 
     /// It was told that its backup is kept.
@@ -110,6 +112,25 @@ impl Ledger {
     pub fn forgets(&self, maker: u64) {
         if let Some(kept) = self.promises().backups.iter_mut().find(|kept| kept.maker == maker) {
             kept.forgotten = true;
+        }
+    }
+
+    /// Part of it is lost.
+    pub fn holed(&self, maker: u64) {
+        if let Some(kept) = self.promises().backups.iter_mut().find(|kept| kept.maker == maker) {
+            kept.holed = kept.id.clone();
+        }
+    }
+
+    /// A repair was told that what is whole of `backup` lies in another one; nothing where nothing was whole.
+    pub fn salvaged(&self, backup: &BackupId, salvaged: Option<BackupId>) {
+        let mut promises = self.promises();
+        // After a power cut the old one may be there once more.
+        match (promises.backups.iter_mut().find(|kept| kept.holed.as_ref() == Some(backup)), salvaged) {
+            (Some(kept), Some(id)) => kept.id = Some(id),
+            (_, salvaged) => {
+                promises.violations.push(format!("{} became {salvaged:?} by a repair", backup.short()));
+            }
         }
     }
 

@@ -116,7 +116,7 @@ pub enum Crash {
     /// It ends after its request happened, before it hears of it.
     KillAfter,
     /// The same, and the power goes when all others are done: they may have relied on what it left.
-    KillAfterAndPower,
+    KillAfterAndPower(Luck),
     /// It ends, and the request arrives five requests later.
     KillLate,
     /// The power goes before.
@@ -134,7 +134,8 @@ impl Crash {
             Medium::Folder => vec![
                 Self::KillBefore,
                 Self::KillAfter,
-                Self::KillAfterAndPower,
+                Self::KillAfterAndPower(Luck::None),
+                Self::KillAfterAndPower(Luck::Some(1)),
                 Self::PowerAfter(Luck::None),
                 Self::PowerAfter(Luck::All),
                 Self::PowerAfter(Luck::Some(1)),
@@ -169,8 +170,8 @@ impl Plan for CrashAt {
                     Crash::KillBefore => Decision::Kill { at, steps_late: None },
                     Crash::KillLate => Decision::Kill { at, steps_late: Some(5) },
                     Crash::KillAfter => Decision::RunAndKill { at },
-                    Crash::KillAfterAndPower => {
-                        self.at_end = Some(Luck::None);
+                    Crash::KillAfterAndPower(luck) => {
+                        self.at_end = Some(luck);
                         Decision::RunAndKill { at }
                     }
                     Crash::PowerBefore(keeps) => Decision::CutPower { run: None, keeps },
@@ -183,6 +184,39 @@ impl Plan for CrashAt {
 
     fn at_end(&self) -> Option<Luck> {
         self.at_end
+    }
+}
+
+/// The first client stops at one of its requests and sleeps; meanwhile all others do their work, one after the other,
+/// and time passes before the last one does.
+pub struct SleepAt {
+    requests_left: usize,
+    clients: usize,
+    passes: Option<Duration>,
+}
+
+impl SleepAt {
+    /// It does so many requests before; `passes` is how long it sleeps.
+    pub fn new(requests: usize, clients: usize, passes: Duration) -> Self {
+        Self { requests_left: requests, clients, passes: Some(passes) }
+    }
+}
+
+impl Plan for SleepAt {
+    fn next(&mut self, view: &View<'_>) -> Decision {
+        let of = |client: usize| view.waiting.iter().position(|glimpse| glimpse.client == client);
+        if let (true, Some(at)) = (self.requests_left > 0, of(0)) {
+            self.requests_left -= 1;
+            return Decision::run(at);
+        }
+        if let Some(at) = (1..self.clients - 1).find_map(of) {
+            return Decision::run(at);
+        }
+        if let (Some(passes), Some(_)) = (self.passes, of(self.clients - 1)) {
+            self.passes = None;
+            return Decision::Wait(passes);
+        }
+        Decision::run(of(self.clients - 1).unwrap_or(0))
     }
 }
 

@@ -4,7 +4,7 @@ use crate::job::{LATER_SERVER, Surroundings, Trouble, log_bytes, maker_tag};
 use crate::ledger::{Files, Promises};
 use crate::plan::is_merged;
 use backstay_repo::log::LogChain;
-use backstay_repo::{CheckOptions, NodeKind, RepoErrorKind, Repository, SnapshotReader};
+use backstay_repo::{CheckOptions, NodeKind, RepoErrorKind, Repository, Snapshot, SnapshotReader};
 use futures::TryStreamExt;
 use std::collections::BTreeSet;
 
@@ -60,9 +60,12 @@ pub async fn backups_are_whole(
     let mut broken = Vec::new();
     let snapshots = repository.snapshots().await?;
     for kept in promised.backups.iter().filter(|kept| !kept.forgotten) {
-        if let Some(id) = &kept.id
-            && !snapshots.iter().any(|snapshot| snapshot.id == *id)
-        {
+        let of = |snapshot: &Snapshot| match kept.holed.is_some() {
+            // A repair whose answer was lost put another one in its place.
+            true => snapshot.tags.contains(&maker_tag(kept.maker)),
+            false => kept.id.as_ref() == Some(&snapshot.id),
+        };
+        if kept.id.is_some() && !snapshots.iter().any(of) {
             broken.push(format!("the backup of maker {} is gone", kept.maker));
         }
     }
@@ -79,12 +82,18 @@ pub async fn backups_are_whole(
         };
         match read_all(&reader).await {
             Ok(files) if files == kept.files => {}
+            Ok(files) if kept.holed.is_some() && is_salvaged(&files, &kept.files) => {}
             Ok(_) => broken.push(format!("the backup of maker {} has other files", kept.maker)),
             Err(error) if error.kind() == RepoErrorKind::Unreachable => return Err(error.into()),
             Err(error) => broken.push(format!("the backup of maker {} does not restore: {error}", kept.maker)),
         }
     }
     Ok(broken)
+}
+
+/// Whether these are some of the files, each as it was put.
+fn is_salvaged(files: &Files, all: &Files) -> bool {
+    !files.is_empty() && files.iter().all(|(path, content)| all.get(path) == Some(content))
 }
 
 async fn read_all(reader: &SnapshotReader) -> backstay_repo::Result<Files> {

@@ -53,6 +53,8 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "two-backups", jobs: &[Job::Backup, Job::Backup], share: 3, ..PLAIN },
     // The second one finds all it needs as soon as the first one's index is there.
     Scenario { name: "backup-and-repeat", jobs: &[Job::Backup, Job::Repeat], share: 3, ..PLAIN },
+    // Nothing is left to be put, so nothing but a look makes durable what it relies on.
+    Scenario { name: "two-repeats", jobs: &[Job::Repeat, Job::Repeat], share: 1, ..PLAIN },
     Scenario { name: "backup-and-readers", jobs: &[Job::Backup, Job::Read, Job::Check], page: 2, ..PLAIN },
     Scenario { name: "prune", before: Before::Littered, jobs: &[Job::Prune], share: 2, ..PLAIN },
     Scenario { name: "forget-and-prune", before: Before::Littered, jobs: &[Job::Forget, Job::Prune], ..PLAIN },
@@ -63,11 +65,35 @@ pub const SCENARIOS: &[Scenario] = &[
         share: 3,
         ..PLAIN
     },
+    // A person removes the lock of a backup that is still at work: it must notice before it promises anything. How soon
+    // it notices is bound by the pause of the other one's lock, so nothing may take longer here.
+    Scenario {
+        name: "backup-whose-lock-is-removed",
+        before: Before::Littered,
+        jobs: &[Job::Backup, Job::UnlockAndPrune],
+        weather: CALM,
+        share: 4,
+        ..PLAIN
+    },
     Scenario {
         name: "two-backups-and-prune",
         before: Before::Littered,
         jobs: &[Job::Backup, Job::Repeat, Job::Prune],
         share: 4,
+        ..PLAIN
+    },
+    Scenario { name: "two-prunes", before: Before::Littered, jobs: &[Job::Prune, Job::Prune], share: 1, ..PLAIN },
+    Scenario {
+        name: "backup-and-forget",
+        before: Before::Littered,
+        jobs: &[Job::Backup, Job::Forget],
+        share: 1,
+        ..PLAIN
+    },
+    Scenario {
+        name: "archive-backup-and-prune",
+        before: Before::Littered,
+        jobs: &[Job::Archive { server: 0, pieces: 2 }, Job::Backup, Job::Prune],
         ..PLAIN
     },
     Scenario {
@@ -80,6 +106,13 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "copy", before: Before::Paired, jobs: &[Job::Copy], ..PLAIN },
     Scenario { name: "two-copies", before: Before::Paired, jobs: &[Job::Copy, Job::Copy], ..PLAIN },
     Scenario { name: "backup-and-copy", before: Before::Paired, jobs: &[Job::Backup, Job::Copy], ..PLAIN },
+    Scenario {
+        name: "two-backups-and-copy",
+        before: Before::Paired,
+        jobs: &[Job::Backup, Job::Repeat, Job::Copy],
+        ..PLAIN
+    },
+    Scenario { name: "forget-and-copy", before: Before::Paired, jobs: &[Job::Copy, Job::Forget], share: 1, ..PLAIN },
     Scenario { name: "prune-and-copy", before: Before::Paired, jobs: &[Job::Prune, Job::Copy], share: 1, ..PLAIN },
     Scenario {
         name: "archive-compaction-and-copy",
@@ -106,6 +139,33 @@ pub const SCENARIOS: &[Scenario] = &[
         share: 1,
         ..PLAIN
     },
+    Scenario { name: "snapshot-repair", before: Before::Holed, jobs: &[Job::RepairSnapshots], share: 1, ..PLAIN },
+    Scenario {
+        name: "two-snapshot-repairs",
+        before: Before::Holed,
+        jobs: &[Job::RepairSnapshots, Job::RepairSnapshots],
+        ..PLAIN
+    },
+    Scenario {
+        name: "backup-and-snapshot-repair",
+        before: Before::Holed,
+        jobs: &[Job::Backup, Job::RepairSnapshots],
+        ..PLAIN
+    },
+    Scenario {
+        name: "index-and-snapshot-repair",
+        before: Before::Holed,
+        jobs: &[Job::RepairIndex, Job::RepairSnapshots],
+        share: 1,
+        ..PLAIN
+    },
+    Scenario {
+        name: "archive-and-snapshot-repair",
+        before: Before::Holed,
+        jobs: &[Job::Archive { server: 0, pieces: 2 }, Job::RepairSnapshots],
+        share: 1,
+        ..PLAIN
+    },
     Scenario { name: "archive", jobs: &[Job::Archive { server: 0, pieces: 4 }], share: 1, ..PLAIN },
     Scenario {
         name: "first-archive",
@@ -115,6 +175,13 @@ pub const SCENARIOS: &[Scenario] = &[
         ..PLAIN
     },
     Scenario { name: "archive-and-backup", jobs: &[Job::Archive { server: 0, pieces: 3 }, Job::Backup], ..PLAIN },
+    // It looks how far the log is kept, and tells its server.
+    Scenario {
+        name: "archive-and-look",
+        jobs: &[Job::Archive { server: 0, pieces: 2 }, Job::Archive { server: 0, pieces: 0 }],
+        share: 1,
+        ..PLAIN
+    },
     // The same server's archiver, started again while the old one still runs.
     Scenario {
         name: "archive-again",
@@ -168,6 +235,14 @@ pub const SCENARIOS: &[Scenario] = &[
         share: 4,
         ..PLAIN
     },
+    // Whoever sleeps finds its place free: another one's piece was there, and was merged.
+    Scenario {
+        name: "archiver-that-sleeps",
+        jobs: &[Job::Archive { server: 0, pieces: 2 }, Job::Archive { server: 7, pieces: 3 }, Job::Compact],
+        weather: Weather { naps: true, ..ROUGH },
+        share: 1,
+        ..PLAIN
+    },
     Scenario {
         name: "writer-and-pruner-lock",
         before: Before::Fresh,
@@ -217,10 +292,15 @@ pub async fn aftermath(scenario: &Scenario, auditor: &Surroundings, works_on: bo
     if scenario.before == Before::Nothing {
         return after_init(auditor).await;
     }
-    if scenario.before == Before::Unindexed {
-        // Whoever comes next repairs what may be half repaired.
+    // Whoever comes next repairs what may be half repaired.
+    let repair = match scenario.before {
+        Before::Unindexed => Some(Job::RepairIndex),
+        Before::Holed => Some(Job::RepairSnapshots),
+        _ => None,
+    };
+    if let Some(repair) = repair {
         rules::unlock(auditor).await;
-        auditor.clone().run(Job::RepairIndex, false).await;
+        auditor.clone().run(repair, false).await;
     }
     let mut broken = rules::all_hold(auditor).await;
     if !broken.is_empty() || !works_on {

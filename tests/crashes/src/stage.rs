@@ -40,6 +40,8 @@ pub enum Before {
     Used,
     /// The same, without its index.
     Unindexed,
+    /// The same, and a second backup of which a pack was lost; the index knows of it.
+    Holed,
     /// A backup, four pieces of log, and a second repository, below [`crate::job::SECOND`].
     Paired,
 }
@@ -68,7 +70,15 @@ pub const LITTER_MAKER: u64 = 1_001;
 /// The store that a scenario begins with. Made once.
 pub fn stage(before: Before) -> &'static Stage {
     static STAGES: OnceLock<Vec<Stage>> = OnceLock::new();
-    let all = [Before::Nothing, Before::Fresh, Before::Littered, Before::Used, Before::Unindexed, Before::Paired];
+    let all = [
+        Before::Nothing,
+        Before::Fresh,
+        Before::Littered,
+        Before::Used,
+        Before::Unindexed,
+        Before::Holed,
+        Before::Paired,
+    ];
     &STAGES.get_or_init(|| all.into_iter().map(make).collect())[before as usize]
 }
 
@@ -108,7 +118,10 @@ fn make(before: Before) -> Stage {
             client.clone().run(Job::First, false).await;
             // What a copy takes long for adds crash points that are all alike.
             let pieces = if before == Before::Paired { 4 } else { 10 };
-            client.run(Job::Archive { server: 0, pieces }, false).await;
+            client.clone().run(Job::Archive { server: 0, pieces }, false).await;
+            if before == Before::Holed {
+                lose_a_pack(&client).await;
+            }
         }
         let promises = ledger.snapshot();
         assert!(promises.violations.is_empty(), "{:?}", promises.violations);
@@ -121,6 +134,18 @@ fn make(before: Before) -> Stage {
         }
         Stage { objects, keys, second, promises, now }
     })
+}
+
+/// Makes a backup, and loses what only it has: the largest of its packs, which holds no tree.
+async fn lose_a_pack(client: &Surroundings) {
+    let packs = |objects: Objects| objects.into_iter().filter(|(key, _)| key.starts_with("data/"));
+    let before = client.world.objects();
+    Surroundings { maker: LITTER_MAKER, ..client.clone() }.run(Job::Backup, false).await;
+    let added = packs(client.world.objects()).filter(|(key, _)| !before.contains_key(key));
+    let (lost, _) = added.max_by_key(|(_, pack)| pack.bytes.len()).expect("a backup has packs");
+    client.store().delete(&lost).await.expect("nothing goes wrong before a scenario");
+    client.clone().run(Job::RepairIndex, false).await;
+    client.ledger.holed(LITTER_MAKER);
 }
 
 /// A runtime on one thread whose clock moves only when there is nothing else to do.

@@ -201,22 +201,26 @@ pub(crate) fn run(args: &BackupsArgs, context: &Context) -> Result<()> {
 
 /// The one backup whose id starts with `prefix`; of one target, or of any in the configuration.
 pub(crate) fn find(context: &Context, target: Option<&str>, prefix: &str) -> Result<Record> {
+    among(&context.records_asked_for(target, Some(prefix))?, prefix).cloned()
+}
+
+/// The one whose id begins like this.
+pub(crate) fn among<'a>(records: &'a [Record], prefix: &str) -> Result<&'a Record> {
     let digits = !prefix.is_empty() && prefix.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     if !digits || prefix.len() > 64 {
         return Err(Failure::usage(format!("failed to find backup `{prefix}`: an id has up to 64 digits and a to f")));
     }
-    let mut records = context.records(target)?;
-    records.retain(|record| record.backup.id.as_str().starts_with(prefix));
-    if records.len() > 1 {
-        let ids: Vec<_> = records.iter().take(5).map(|record| record.backup.id.short().to_owned()).collect();
+    let found: Vec<&Record> = records.iter().filter(|record| record.backup.id.as_str().starts_with(prefix)).collect();
+    if found.len() > 1 {
+        let ids: Vec<_> = found.iter().take(5).map(|record| record.backup.id.short().to_owned()).collect();
         return Err(Failure::usage(format!(
             "failed to find backup `{prefix}`: {} backups start like this ({})",
-            records.len(),
+            found.len(),
             ids.join(", ")
         ))
         .hint("give more digits"));
     }
-    records.pop().ok_or_else(|| {
+    found.first().copied().ok_or_else(|| {
         Failure::usage(format!("failed to find backup `{prefix}`: there is none")).hint("`backstay backups` lists them")
     })
 }

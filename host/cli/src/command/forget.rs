@@ -3,7 +3,7 @@
 use crate::{
     catalog::{self, Catalog},
     command::backups,
-    config::{Config, Target},
+    config::{Config, Repository, Target, advice},
     context::Context,
     failure::{Failure, Result},
     output::{self, Table},
@@ -26,14 +26,21 @@ pub(crate) struct ForgetArgs {
     /// A target of the configuration
     target: String,
     /// Drop this one (its id, or the first digits) and no other; may be given again
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", conflicts_with_all = COUNTS)]
     backup: Vec<String>,
-    #[command(flatten)]
-    policy: PolicyArgs,
+    /// In this one of the target's repositories; else in its own
+    #[arg(long, value_name = "NAME")]
+    repository: Option<String>,
     /// Show the plan and stop
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    policy: PolicyArgs,
 }
+
+/// The options that say how many stay.
+const COUNTS: [&str; 7] =
+    ["keep_last", "keep_hourly", "keep_daily", "keep_weekly", "keep_monthly", "keep_yearly", "keep_within"];
 
 /// A policy on the command line, in place of the configuration's.
 #[derive(Debug, clap::Args)]
@@ -74,10 +81,22 @@ fn zone(name: &str) -> Result<jiff::tz::TimeZone, String> {
 }
 
 impl PolicyArgs {
-    /// The policy that was typed; nothing where none was. Of the configuration's only the time zone counts then.
-    fn typed(&self, configured: Option<&RetentionPolicy>) -> Option<RetentionPolicy> {
+    /// Whether anything was typed that keeps something, if it is not 0.
+    fn keeps(&self) -> bool {
+        let counts =
+            [self.keep_last, self.keep_hourly, self.keep_daily, self.keep_weekly, self.keep_monthly, self.keep_yearly];
+        counts.iter().any(Option::is_some) || self.keep_within.is_some() || self.pitr_window.is_some()
+    }
+
+    /// The policy that was typed; nothing where none was. Of the configuration's only the time zone counts then; a time
+    /// zone alone is that for the configuration's policy.
+    fn typed(&self, configured: Option<&RetentionPolicy>) -> Result<Option<RetentionPolicy>> {
         let count = |typed: Option<u32>| typed.unwrap_or(0);
         let zone = self.time_zone.clone().or_else(|| Some(configured?.time_zone.clone()));
+        if !self.keeps() {
+            let zoned = |policy: &RetentionPolicy| Some(RetentionPolicy { time_zone: zone.clone()?, ..policy.clone() });
+            return Ok(configured.and_then(zoned));
+        }
         let policy = RetentionPolicy {
             last: count(self.keep_last),
             hourly: count(self.keep_hourly),
@@ -89,7 +108,11 @@ impl PolicyArgs {
             pitr_window: self.pitr_window,
             time_zone: zone.unwrap_or(jiff::tz::TimeZone::UTC),
         };
-        (!policy.is_empty()).then_some(policy)
+        if policy.is_empty() {
+            return Err(Failure::usage("failed to forget backups: the policy that was typed keeps nothing")
+                .hint("keep one at least: --keep-last 1"));
+        }
+        Ok(Some(policy))
     }
 }
 
@@ -142,16 +165,16 @@ pub(crate) fn run(args: &ForgetArgs, context: &Context) -> Result<()> {
     let config = context.config()?;
     let target = config.target(&args.target)?;
     let policy = policy(args, target, &config)?;
-    let named: BTreeSet<BackupId> = args
-        .backup
-        .iter()
-        .map(|prefix| Ok(backups::find(context, Some(&args.target), prefix)?.backup.id))
-        .collect::<Result<_>>()?;
-    let repository = config.repository(target.repository.as_str())?;
+    let repository = repository(args, target, &config)?;
     let now = Timestamp::from(SystemTime::now());
     context.block_on(async {
         let open = catalog::open(repository).await?;
         let known = Catalog::of(&repository.name, &open, &target.name).await?;
+        let named: BTreeSet<BackupId> = args
+            .backup
+            .iter()
+            .map(|prefix| Ok(backups::among(&known.records, prefix)?.backup.id.clone()))
+            .collect::<Result<_>>()?;
         let pins: BTreeMap<BackupId, String> = known
             .records
             .iter()
@@ -171,8 +194,13 @@ pub(crate) fn run(args: &ForgetArgs, context: &Context) -> Result<()> {
             open.retained_backups().await?.into_iter().map(|(id, until)| (id, Some(until))).collect();
         let going = plan.forgotten().map(|backup| backup.id.clone()).filter(|id| !waiting.contains_key(id));
         let going: Vec<BackupId> = going.collect();
+        let json = context.output().json;
+        if !json {
+            context.output().lines(table(args, &plan, &waiting).trim_end())?;
+        }
         if !args.dry_run && !going.is_empty() {
-            waiting.extend(open.forget(&going).await?.into_iter().map(|refused| (refused, None)));
+            let stays: Vec<BackupId> = plan.kept().map(|backup| backup.id.clone()).collect();
+            waiting.extend(open.forget(&going, &stays).await?.into_iter().map(|refused| (refused, None)));
         }
         let view = View {
             target: &plan.target,
@@ -191,12 +219,28 @@ pub(crate) fn run(args: &ForgetArgs, context: &Context) -> Result<()> {
             log: &plan.log,
             windows: left(&plan, &waiting, chain, confirmed),
         };
-        context.output().result(&view, page(args, &plan, &view, repository.name.as_str()))
+        let configured = target.retention.as_ref().map(|policy| policy.pitr_window);
+        let strange = configured.filter(|window| *window != policy.pitr_window).is_some();
+        context.output().result(&view, page(&plan, &view, repository.name.as_str(), strange))
+    })
+}
+
+/// Which of the target's repositories is meant.
+fn repository<'a>(args: &ForgetArgs, target: &Target, config: &'a Config) -> Result<&'a Repository> {
+    let Some(name) = &args.repository else { return config.repository(target.repository.as_str()) };
+    let its_own = config.repositories_of(target)?;
+    let known = its_own.iter().map(|repository| repository.name.as_str());
+    its_own.iter().copied().find(|repository| repository.name.as_str() == name).ok_or_else(|| {
+        let advice = advice(name, known);
+        Failure::usage(format!(
+            "failed to forget backups of `{}`: `{name}` is none of its repositories{advice}",
+            target.name
+        ))
     })
 }
 
 fn policy(args: &ForgetArgs, target: &Target, config: &Config) -> Result<RetentionPolicy> {
-    let policy = args.policy.typed(target.retention.as_ref()).or_else(|| target.retention.clone());
+    let policy = args.policy.typed(target.retention.as_ref())?.or_else(|| target.retention.clone());
     // Who names backups needs no policy; where there is one, its window is kept all the same.
     let policy = policy.or_else(|| (!args.backup.is_empty()).then(RetentionPolicy::default));
     policy.ok_or_else(|| {
@@ -222,17 +266,15 @@ fn left(
     windows(&kept, &chain.without(&plan.log.superfluous(chain)), confirmed)
 }
 
-fn page(args: &ForgetArgs, plan: &ForgetPlan, view: &View<'_>, repository: &str) -> String {
+/// What goes, what stays, and why.
+fn table(args: &ForgetArgs, plan: &ForgetPlan, waiting: &BTreeMap<BackupId, Option<Timestamp>>) -> String {
     let mut table = Table::new(&["", "id", "time", ">size", "why"]);
     for decision in &plan.decisions {
         let named = if args.backup.is_empty() { "no rule keeps it" } else { "named" };
-        let waits = view.waiting.iter().find(|waiting| *waiting.backup.id == decision.backup.id);
-        let (mark, why) = match (decision.reasons.as_slice(), waits) {
+        let until = waiting.get(&decision.backup.id).copied().flatten();
+        let (mark, why) = match (decision.reasons.as_slice(), until) {
             ([], None) => ("goes", named.to_owned()),
-            ([], Some(WaitingView { until: Some(until), .. })) => {
-                ("waits", format!("{named}; the store keeps it until {}", output::seconds(*until)))
-            }
-            ([], Some(_)) => ("waits", format!("{named}; the store would not let it go, try again later")),
+            ([], Some(until)) => ("waits", format!("{named}; the store keeps it until {}", output::seconds(until))),
             (reasons, _) => ("stays", reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
         };
         let manifest = &decision.backup.manifest;
@@ -244,8 +286,17 @@ fn page(args: &ForgetArgs, plan: &ForgetPlan, view: &View<'_>, repository: &str)
             why,
         ]);
     }
-    let mut text = table.to_string();
-    // Writing into a text cannot fail, here and below.
+    table.to_string()
+}
+
+/// What comes of it.
+fn page(plan: &ForgetPlan, view: &View<'_>, repository: &str, strange_window: bool) -> String {
+    let mut text = String::new();
+    for refused in view.waiting.iter().filter(|waiting| waiting.until.is_none()) {
+        let id = refused.backup.id.short();
+        // Writing into a text cannot fail, here and below.
+        let _ = writeln!(text, "{id} waits: the store would not let it go, try again later");
+    }
     let _ = match (&plan.log.from, &plan.log.because_of) {
         (Some(from), Some(backup)) => {
             writeln!(text, "log: needed from {} on, by backup {}", from.label, backup.short())
@@ -255,6 +306,9 @@ fn page(args: &ForgetArgs, plan: &ForgetPlan, view: &View<'_>, repository: &str)
     for window in &view.windows {
         let _ = writeln!(text, "restorable afterwards: {window}");
     }
+    if strange_window {
+        let _ = writeln!(text, "a prune keeps log by the pitr-window of the configuration, which is another one");
+    }
     let (gone, kept) = (view.forgotten.len(), view.kept.len() + view.waiting.len());
     let done = if view.dry_run { "would forget" } else { "forgot" };
     let _ = writeln!(text, "{done} {gone} of {} backups", gone + kept);
@@ -263,3 +317,6 @@ fn page(args: &ForgetArgs, plan: &ForgetPlan, view: &View<'_>, repository: &str)
     }
     text
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,7 +21,7 @@ pub(crate) struct RestoreArgs {
     /// latest, backup-end, time:RFC3339, position:P, xid:N or name:S
     #[arg(long, value_name = "WHERE", default_value = "latest", value_parser = parse_to)]
     to: RestoreTo,
-    /// Stop before what lies exactly at the target, not after it
+    /// Stop before what lies exactly at the place of --to, not after it
     #[arg(long)]
     exclusive: bool,
     /// Start from this backup (its id, or the first digits); else the plan picks it

@@ -1,8 +1,10 @@
-//! Every complaint about a file, to the letter.
+//! Every complaint about a file, to the letter, and what right files become.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use super::{name::GrantName, *};
+use backstay_core::RetentionPolicy;
+use jiff::tz::TimeZone;
 use std::fmt::Write as _;
 
 /// A file that is right, to be spoilt.
@@ -80,6 +82,55 @@ fn a_folder_is_granted_for_reading_unless_writing_is_said() {
     let folders: Vec<_> =
         grants.directories.values().map(|folder| (folder.path.to_str().unwrap(), folder.write)).collect();
     assert_eq!(folders, [("/etc/backstay/a", false), ("/etc/backstay/b", false), ("/c", true)]);
+}
+
+fn retention<'a>(config: &'a Config, target: &str) -> &'a RetentionPolicy {
+    config.targets[&target.parse().unwrap()].retention.as_ref().unwrap()
+}
+
+#[test]
+fn every_key_of_a_policy_says_what_its_name_says() {
+    let policy = "keep-last = 1\nkeep-hourly = 2\nkeep-daily = 3\nkeep-weekly = 4\nkeep-monthly = 5\nkeep-yearly = 6\n\
+                  keep-within = \"7d\"\npitr-window = \"8d\"\ntime-zone = \"Europe/Berlin\"\n";
+    let expected = RetentionPolicy {
+        last: 1,
+        hourly: 2,
+        daily: 3,
+        weekly: 4,
+        monthly: 5,
+        yearly: 6,
+        within: Some("7d".parse().unwrap()),
+        pitr_window: Some("8d".parse().unwrap()),
+        time_zone: TimeZone::get("Europe/Berlin").unwrap(),
+    };
+    for section in ["retention", "targets.shop.retention"] {
+        let config = parse(&format!("{GOOD}[{section}]\n{policy}")).unwrap();
+        assert_eq!(*retention(&config, "shop"), expected, "[{section}]");
+    }
+}
+
+#[test]
+fn a_targets_own_policy_stands_in_for_the_one_for_all_as_a_whole() {
+    let target = |name| format!("[targets.{name}]\nengine = \"postgresql\"\nrepository = \"main\"\n");
+    let sections = [
+        "[retention]\nkeep-last = 9\npitr-window = \"7d\"\ntime-zone = \"Asia/Tokyo\"\n",
+        "[targets.shop.retention]\nkeep-daily = 3\n",
+        &target("books"),
+        "[targets.books.retention]\nkeep-monthly = 12\n",
+        &target("other"),
+    ];
+    let config = parse(&format!("{GOOD}{}", sections.concat())).unwrap();
+    let none = RetentionPolicy::default;
+    assert_eq!(*retention(&config, "shop"), RetentionPolicy { daily: 3, ..none() });
+    assert_eq!(*retention(&config, "books"), RetentionPolicy { monthly: 12, ..none() });
+    let for_all = RetentionPolicy {
+        last: 9,
+        pitr_window: Some("7d".parse().unwrap()),
+        time_zone: TimeZone::get("Asia/Tokyo").unwrap(),
+        ..none()
+    };
+    assert_eq!(*retention(&config, "other"), for_all);
+    assert!(parse(GOOD).unwrap().targets.values().all(|target| target.retention.is_none()));
 }
 
 #[test]
@@ -299,6 +350,31 @@ fn every_complaint_names_its_place_and_the_way_out() {
             "[targets.shop]",
             "[repositories.b]\nurl = \"b\"\npassword-file = \"b\"\n[targets.shop]\nmirrors = [\"b\", \"b\"]",
             "F:9:11: targets.shop.mirrors: `b` is named twice",
+        ),
+        (
+            "[targets.shop.grants]",
+            "[targets.shop.retention]\nkeep-last = 0\ntime-zone = \"UTC\"\n[targets.shop.grants]",
+            "F:10:1: [targets.shop.retention] keeps nothing: it needs one of keep-last, keep-hourly, keep-daily, keep-weekly, keep-monthly, keep-yearly, keep-within, pitr-window",
+        ),
+        (
+            "[repositories.main]",
+            "[retention]\nkeep-montly = 3\n[repositories.main]",
+            "F:2:1: unknown key `keep-montly` in [retention], did you mean `keep-monthly`?",
+        ),
+        (
+            "[repositories.main]",
+            "[retention]\nkeep-last = 1000001\n[repositories.main]",
+            "F:2:13: retention.keep-last must be from 0 to 1000000",
+        ),
+        (
+            "[repositories.main]",
+            "[retention]\npitr-window = \"7\"\n[repositories.main]",
+            "F:2:15: retention.pitr-window: `7` is not a length of time like 36h, 7d, 2w, 6mo or 1y",
+        ),
+        (
+            "[repositories.main]",
+            "[retention]\nkeep-last = 1\ntime-zone = \"Berlin\"\n[repositories.main]",
+            "F:3:13: retention.time-zone: there is no time zone `Berlin`, write one like UTC or Europe/Berlin",
         ),
         ("2.5", "inf", "F:8:60: targets.shop.settings.deep.list[2] is not a number that can be used"),
         ("engine = \"postgresql\"", "engine = \"postgresql", "F:6:21: invalid basic string, expected `\"`"),

@@ -74,6 +74,27 @@ fn a_backup_kept_for_a_month_does_not_keep_a_month_of_log() {
 }
 
 #[test]
+fn a_wrong_clock_takes_neither_backups_nor_keeps_their_log() {
+    let (mut backups, chain) = regular(6);
+    // Of the six the second was dated years ahead, and is the last by date.
+    let mut wrong = backups.remove(1);
+    wrong.manifest.finished = second(1_000_000_000);
+    backups.push(wrong.clone());
+    let last = plan(&RetentionPolicy { last: 2, ..RetentionPolicy::default() }, &backups, &chain);
+    assert_eq!(ends(last.kept()), [409, 509, 109]);
+    assert_eq!(last.decisions[5].reasons, [KeepReason::InFuture { time: second(1_000_000_000) }]);
+    let windowed = plan(&window(100), &backups, &chain);
+    assert_eq!(ends(windowed.kept()), [409, 509, 109]);
+    assert_eq!(windowed.log.because_of, Some(backups[3].id.clone()));
+    // Named, it goes.
+    let target = shop();
+    let records = known(&target, &backups, &chain);
+    let named = BTreeSet::from([wrong.id.clone()]);
+    let named = plan_forget_named(records, &window(100), &BTreeMap::new(), &named).unwrap();
+    assert_eq!(ends(named.forgotten()), [109]);
+}
+
+#[test]
 fn a_backup_that_is_named_goes_unless_it_is_needed() {
     let (backups, chain) = regular(6);
     let target = shop();
@@ -131,6 +152,38 @@ fn the_last_piece_stays_where_the_archive_is_behind_all_backups() {
 }
 
 #[test]
+fn a_backup_on_no_line_is_needed_while_the_window_holds_it() {
+    // The archive got as far as the server that was promoted did; the old one had gone on to 200 without it.
+    let mut pieces = log(1, 0, 100);
+    pieces.push(piece(1, 100, 105));
+    pieces.push(Segment { follows: Some(place(1, 105)), ..piece(2, 100, 110) });
+    pieces.extend(log(2, 110, 400));
+    let chain = Chain::new(pieces, vec![]);
+    let backups = [
+        backup(1, place(1, 5), place(1, 9)),
+        backup(2, place(1, 195), place(1, 200)),
+        backup(3, place(2, 295), place(2, 300)),
+    ];
+    let at =
+        |backups: &[Backup]| crate::windows(backups, &chain, None).iter().any(|w| w.from.position == place(1, 200));
+    assert!(at(&backups));
+    // The log ends at second 399; the window starts at 199, then behind the backup's end.
+    let held = plan(&window(200), &backups, &chain);
+    assert_eq!(ends(held.kept()), [9, 200, 300]);
+    assert_eq!(held.decisions[1].reasons, [KeepReason::Window { since: second(199) }]);
+    assert!(at(&held.kept().cloned().collect::<Vec<_>>()));
+    assert_eq!(ends(plan(&window(198), &backups, &chain).kept()), [9, 300]);
+    // Of two at one place the newest will do.
+    let twice = [&backups[..2], &[backup(4, place(1, 200), place(1, 200))], &backups[2..]].concat();
+    let once = plan(&window(200), &twice, &chain);
+    assert_eq!(once.forgotten().map(|backup| &backup.id).collect::<Vec<_>>(), [&backups[1].id]);
+    let target = shop();
+    let named = BTreeSet::from([backups[1].id.clone()]);
+    let needed = plan_forget_named(known(&target, &backups, &chain), &window(200), &BTreeMap::new(), &named);
+    assert_eq!(needed.unwrap_err().backup, backups[1].id);
+}
+
+#[test]
 fn log_of_epochs_left_before_goes_with_them() {
     let mut pieces = log(1, 0, 200);
     pieces.push(Segment { follows: Some(place(1, 105)), ..piece(2, 64, 120) });
@@ -142,6 +195,19 @@ fn log_of_epochs_left_before_goes_with_them() {
     let after = chain.without(&plan.log.superfluous(&chain));
     assert_eq!(after.epochs().collect::<Vec<_>>(), [2]);
     assert_eq!(after.gaps(), []);
+}
+
+/// The line of every epoch that anything is known of: a restore may be asked to follow any.
+fn histories(backups: &[Backup], chain: &Chain) -> Vec<Line> {
+    let mut epochs: BTreeSet<u64> = chain.epochs().collect();
+    epochs.extend(backups.iter().map(|backup| backup.manifest.end.epoch));
+    epochs.into_iter().map(|epoch| chain.line(epoch)).collect()
+}
+
+/// Pieces of 10 and a shorter one up to exactly `to`.
+fn log_up_to(epoch: u64, from: u64, to: u64) -> Vec<Segment> {
+    let rest = (to > to / 10 * 10).then(|| piece(epoch, to / 10 * 10, to));
+    log(epoch, from, to).into_iter().chain(rest).collect()
 }
 
 /// Every place of every line that can be restored to, from second `since` on.
@@ -169,16 +235,19 @@ proptest! {
     fn whatever_the_window_kept_can_still_be_restored_to(
         lost in proptest::collection::vec(0u64..40, 0..6),
         starts in proptest::collection::vec((0u64..380, 0u64..30, 1u64..25), 1..9),
-        fork in proptest::option::of(50u64..350),
+        // And whether the old epoch's log ends there.
+        fork in proptest::option::of((50u64..350, any::<bool>())),
+        archived in (30u64..400, 10u64..400),
         seconds in 1u64..500,
         last in 0u32..3,
     ) {
-        let mut pieces = log(1, 0, 400);
+        let mut pieces = log_up_to(1, 0, fork.filter(|(_, ends)| *ends).map_or(archived.0, |(fork, _)| fork));
         pieces.retain(|piece| !lost.contains(&(piece.start.offset / 10)));
+        let fork = fork.map(|(fork, _)| fork);
         if let Some(fork) = fork {
             let start = fork / 10 * 10;
             pieces.push(Segment { follows: Some(place(1, fork)), ..piece(2, start, start + 10) });
-            pieces.extend(log(2, start + 10, 400));
+            pieces.extend(log_up_to(2, start + 10, archived.1.max(start + 10)));
         }
         let chain = Chain::new(pieces, vec![]);
         let mut backups: Vec<Backup> = starts.iter().enumerate().map(|(number, (from, length, epoch))| {
@@ -188,7 +257,7 @@ proptest! {
         backups.sort_by_key(|backup| backup.manifest.finished);
         let policy = RetentionPolicy { last, ..window(seconds) };
         let plan = plan(&policy, &backups, &chain);
-        let all = lines(&backups, &chain);
+        let all = histories(&backups, &chain);
         let kept: Vec<Backup> = plan.kept().cloned().collect();
         let after = chain.without(&plan.log.superfluous(&chain));
         let since = plan.log.window_since.unwrap().as_micros() / 1_000_000;

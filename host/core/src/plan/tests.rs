@@ -46,8 +46,8 @@ fn a_time_takes_the_newest_backup_before_it_and_the_pieces_up_to_the_first_later
     assert_eq!(
         plan.to_string(),
         "restore  shop to 1970-01-01T00:01:45Z, inclusive\n\
-         backup   00000000, consistent at 1:75 on 1970-01-01T00:01:15Z: 1.0 GiB in 1000 files\n\
-         log      4 pieces, 40 bytes, from 1:70 to 1:110\n\
+         backup   00000000, consistent at 1:75 on 1970-01-01T00:01:15Z: 1.00 GiB in 1000 files\n\
+         log      4 pieces, 40 B, from 1:70 to 1:110\n\
          stops    after the last commit at or before 1970-01-01T00:01:45Z\n"
     );
 }

@@ -4,12 +4,6 @@ use backstay_repo::fuzz::DOORS;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// Memory that an input may take for each of its bytes, and of those that come out of it: a node of a tree has 22 bytes
-/// of JSON at least, and 300 in memory, twice while a list grows.
-const BYTES_EACH: usize = 64;
-/// What any input may take.
-const BYTES_ANY: usize = 1 << 20;
-
 /// The system's, counting. C libraries have their own; none of them is asked for memory by a length that was read.
 struct Counting;
 
@@ -65,8 +59,13 @@ pub fn show(target: &str, input: &[u8]) {
     let before = LIVE.load(Relaxed);
     PEAK.store(before, Relaxed);
     let seen = door(input);
-    let (peak, allowed) = (PEAK.load(Relaxed) - before, seen.bytes * BYTES_EACH + BYTES_ANY);
-    assert!(peak <= allowed, "{peak} bytes of memory for {} of input, {} parsed", input.len(), seen.bytes);
+    let peak = PEAK.load(Relaxed) - before;
+    assert!(
+        peak <= seen.memory_bytes_max(),
+        "{peak} bytes of memory for {} of input, {} parsed",
+        input.len(),
+        seen.bytes
+    );
 }
 
 /// A target: its name is that of its door.

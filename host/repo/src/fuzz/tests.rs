@@ -4,7 +4,7 @@
 use super::*;
 use crate::log::{self, LogChain, fuzz as doors};
 use crate::{BackupOptions, FileAttributes, KdfCost, LockKind, Repository, SnapshotMeta, Store, Unlocked};
-use backstay_core::{Position, RelativePath, Segment, Timestamp};
+use backstay_core::{BackupManifest, Finding, Position, RelativePath, Segment, Timestamp, Volume};
 use bytes::Bytes;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,6 +24,18 @@ fn inputs(target: &str) -> Vec<(String, Vec<u8>)> {
     inputs
 }
 
+/// Shows an input to a door, as every target does.
+fn show(door: Door, input: &[u8]) -> Seen {
+    let mut seen = Seen::default();
+    let memory = allocation_counter::measure(|| seen = door(input)).bytes_max;
+    let bytes = (input.len(), seen.bytes);
+    assert!(
+        memory <= seen.memory_bytes_max() as u64,
+        "{memory} bytes of memory for input and what was parsed, {bytes:?}"
+    );
+    seen
+}
+
 #[test]
 fn every_known_input_is_taken_or_refused() {
     let (mut replayed, mut bytes) = (0, 0);
@@ -31,7 +43,7 @@ fn every_known_input_is_taken_or_refused() {
         let inputs = inputs(target);
         for (name, input) in &inputs {
             println!("{target}/{name}");
-            let seen = door(input);
+            let seen = show(door, input);
             assert!(seen.taken || !name.starts_with("seed-"), "{target}/{name} is a real object, and was refused");
             replayed += 1;
             bytes += input.len();
@@ -48,10 +60,10 @@ fn every_known_input_cut_anywhere_is_taken_or_refused() {
             println!("{target}/{name}");
             let step = (input.len() / 64).max(1);
             for length in (0..input.len()).step_by(step) {
-                door(&input[..length]);
+                show(door, &input[..length]);
                 let mut bad = input.clone();
                 bad[length] ^= 1 << (length % 8);
-                door(&bad);
+                show(door, &bad);
             }
         }
     }
@@ -117,7 +129,7 @@ fn mutations_of_known_inputs_are_taken_or_refused() {
             let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
             let (one, other) = (dice.below(inputs.len()), dice.below(inputs.len()));
             let bad = dice.mutate(&inputs[one].1, &inputs[other].1);
-            let seen = std::panic::catch_unwind(|| door(&bad));
+            let seen = std::panic::catch_unwind(|| show(door, &bad));
             let seen =
                 seen.unwrap_or_else(|_| panic!("{target} fails with BACKSTAY_SEED={seed}: {}", hex::encode(&bad)));
             taken += u64::from(seen.taken);
@@ -157,6 +169,8 @@ async fn what_is_written_today_is_taken() {
         let meta = SnapshotMeta { hostname: "db1".into(), tags, parent: first, ..SnapshotMeta::default() };
         first = Some(session.commit(meta).await.unwrap().id);
     }
+    let pinned = first.unwrap();
+    repository.pin(&pinned, "audit \"2026\"\n").await.unwrap();
     let lock = repository.lock(LockKind::Shared).await.unwrap();
     log_objects(&store, &key).await;
 
@@ -167,7 +181,7 @@ async fn what_is_written_today_is_taken() {
     let update = std::env::var_os("BACKSTAY_UPDATE_SEEDS").is_some();
     let write = |target: &str, name: &str, bytes: &[u8]| {
         let door = DOORS.iter().find(|(known, _)| *known == target).map(|(_, door)| door).unwrap();
-        assert!(door(bytes).taken, "{target}/{name} is a real object, and was refused");
+        assert!(show(*door, bytes).taken, "{target}/{name} is a real object, and was refused");
         if update {
             std::fs::write(corpus(target).join(format!("seed-{name}")), bytes).unwrap();
         }
@@ -175,6 +189,10 @@ async fn what_is_written_today_is_taken() {
     write("key", "plain", &document::to_json(&file).unwrap());
     write("config", "stored", &store.get("config", 1 << 20).await.unwrap());
     write("config", "plain", config.as_bytes());
+    let stored = store.get(&pin::key(&pinned), 1 << 20).await.unwrap();
+    write("pin", "stored", &stored);
+    write("pin", "plain", &key.open(&stored).unwrap());
+    write("manifest", "plain", &serde_json::to_vec_pretty(&a_manifest()).unwrap());
     for (folder, target) in [("index", "index"), ("snapshots", "snapshot"), ("locks", "lock")] {
         for (number, object) in store.list(folder).await.unwrap().iter().enumerate() {
             let stored = store.get(&object.key, 1 << 20).await.unwrap();
@@ -197,6 +215,7 @@ async fn what_is_written_today_is_taken() {
             blob.open(&key, &mut sealed.to_vec(), &mut plain).unwrap();
             if blob.kind == BlobKind::Tree {
                 write("tree", &format!("{number}-{at}"), plain.bytes());
+                write("references", &format!("{number}-{at}"), plain.bytes());
             }
             if blob.raw_length != 0 {
                 let claim = ((blob.raw_length >> 8) as u16).to_le_bytes();
@@ -235,6 +254,36 @@ async fn what_is_written_today_is_taken() {
         }
     }
     lock.release().await.unwrap();
+}
+
+/// With everything in it that one can have.
+fn a_manifest() -> BackupManifest {
+    let at = |offset: u64| Position { epoch: 1, offset, label: format!("0/{offset:X}") };
+    let time = |second: u64| Timestamp::from_micros((1_795_316_645 + second) * 1_000_000);
+    let finding = Finding { path: "data/base/1".into(), offset: 8192, what: "the checksum of a page is wrong".into() };
+    let volume = Volume { name: "volume-16385".into(), title: "fast".into(), location: "/srv/fast".into() };
+    BackupManifest {
+        format: 1,
+        target: doors::TARGET.parse().unwrap(),
+        engine: "postgresql".into(),
+        engine_version: "0.1.0".into(),
+        database_version: "15.1".into(),
+        identity: "7312345678901234567".into(),
+        method: "stream".into(),
+        started: time(0),
+        finished: time(9),
+        start: at(0x200_0028),
+        end: at(0x200_0130),
+        log_from: at(0x200_0000),
+        consistent_at: Some(time(8)),
+        main: "data".into(),
+        volumes: vec![volume],
+        bytes: 20_001,
+        files: 3,
+        findings: vec![finding],
+        more_findings: 1,
+        notes: r#"{"wal_segment_size":16777216}"#.into(),
+    }
 }
 
 /// A log of two epochs, merged in part.

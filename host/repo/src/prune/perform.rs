@@ -5,7 +5,7 @@ use crate::aligned::AlignedBuffer;
 use crate::index::{IndexFile, Place, load_file};
 use crate::limits::{DELETES_AT_ONCE, INDEX_BLOBS_MAX, PACK_BYTES, REPACKS_AT_ONCE};
 use crate::lock::Lock;
-use crate::pack::PackedBlob;
+use crate::pack::{BlobKind, PackedBlob};
 use crate::read::fetch::{Reads, get, open_all};
 use crate::write::packer::Packer;
 use crate::{Id, RepoError, RepoErrorKind, Repository, Result, document};
@@ -85,12 +85,14 @@ async fn copy(repository: &Repository, packer: &Arc<Packer>, pack: Id, blobs: Ve
     let (packer, runtime) = (Arc::clone(packer), Handle::current());
     tokio::task::spawn_blocking(move || {
         for (start, bytes, kept) in verified {
-            let Some(kind) = kept.first().map(|blob| blob.kind) else { continue };
-            let places = kept.into_iter().map(|blob| {
-                let from = (u64::from(blob.offset) - start) as usize;
-                (blob, from..from + blob.length as usize)
-            });
-            packer.store_sealed(&runtime, kind, &bytes, places)?;
+            // Old packs of restic hold both kinds.
+            for kind in [BlobKind::Data, BlobKind::Tree] {
+                let places = kept.iter().filter(|blob| blob.kind == kind).map(|blob| {
+                    let from = (u64::from(blob.offset) - start) as usize;
+                    (*blob, from..from + blob.length as usize)
+                });
+                packer.store_sealed(&runtime, kind, &bytes, places)?;
+            }
         }
         Ok::<_, RepoError>(())
     })
@@ -164,6 +166,7 @@ async fn remove_packs(
     let packs_total = packs.len() as u64;
     let keys = packs.keys().map(|id| (*id, id.pack_key())).collect();
     let progress = |packs_done| progress(PruneProgress::Removing { packs_done, packs_total });
+    lock.confirm().await?;
     let refused = remove(repository, lock, keys, progress).await?;
     report.refused += refused.len() as u64;
     report.packs_removed = packs_total - refused.len() as u64;

@@ -17,7 +17,7 @@ use crate::node_path::NodePath;
 use crate::tree::{Node, NodeKind};
 use crate::{RepoError, RepoErrorKind, Result};
 use backstay_core::{RelativePath, Timestamp};
-use cap_std::fs::{Dir, Permissions, PermissionsExt};
+use cap_std::fs::{Dir, File, Permissions, PermissionsExt};
 use futures::{StreamExt, TryStreamExt};
 use rustix::fs::{AtFlags, Timespec, Timestamps};
 use scan::failed;
@@ -80,6 +80,10 @@ struct Want {
 struct Placing {
     reader: SnapshotReader,
     into: Dir,
+    /// The folder, opened before anything was written: what the disk loses from then on is told to this handle, once.
+    disk: File,
+    /// What it told on the way.
+    lost: Mutex<Option<RepoError>>,
     progress: Option<Arc<dyn Fn(PlaceProgress) + Send + Sync>>,
     bytes_total: u64,
     files_total: u64,
@@ -119,6 +123,9 @@ impl SnapshotReader {
         let placing = Arc::new(Placing {
             reader: self.clone(),
             into: into.try_clone().map_err(failed("."))?,
+            // `Dir` itself may be a handle that only names the folder.
+            disk: into.open(".").map_err(failed("."))?,
+            lost: Mutex::default(),
             progress: options.progress,
             bytes_total: sizes.sum(),
             files_total: files.len() as u64,
@@ -306,12 +313,19 @@ impl Placing {
         rustix::fs::futimens(&file, &timestamps(target.modified)).map_err(|error| failed(path)(error.into()))
     }
 
-    /// Makes all that has landed durable. One call for the whole file system: one for each of thousands of small
+    /// Makes all that has landed durable; what the disk lost is remembered. One call for the whole file system: one for each of thousands of small
     /// files would wait as often for the disk.
-    fn sync(&self) -> Result<()> {
-        // `Dir` itself may be a handle that only names the folder.
-        let folder = self.into.open(".").map_err(failed("."))?;
-        rustix::fs::syncfs(&folder).map_err(|error| failed(".")(error.into()))
+    fn sync(&self) {
+        // Held meanwhile: whoever is last has heard all.
+        let mut lost = self.lost();
+        if let Err(error) = rustix::fs::syncfs(&self.disk) {
+            // The disk does not tell it again.
+            lost.get_or_insert(failed(".")(error.into()));
+        }
+    }
+
+    fn lost(&self) -> MutexGuard<'_, Option<RepoError>> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Lets the disk begin, once much has landed: at the end there is little to wait for.
@@ -323,10 +337,7 @@ impl Placing {
         self.unsynced.store(0, Ordering::Relaxed);
         let here = Arc::clone(self);
         tokio::task::spawn_blocking(move || {
-            if let Err(error) = here.sync() {
-                // A disk that fails now fails at the end too, where it counts.
-                tracing::debug!(%error, "failed to sync on the way");
-            }
+            here.sync();
             here.syncing.store(false, Ordering::Release);
         });
     }
@@ -339,7 +350,8 @@ impl Placing {
             rustix::fs::futimens(&folder, &timestamps(node.modified)).map_err(system)?;
             rustix::fs::fchmod(&folder, rustix::fs::Mode::from_raw_mode(node.mode)).map_err(system)?;
         }
-        self.sync()
+        self.sync();
+        self.lost().take().map_or(Ok(()), Err)
     }
 
     fn advance(&self, bytes: u64, files: u64) {

@@ -1,15 +1,39 @@
-//! Repairing the index: what the packs' own headers say.
+//! Repairing the index: what the packs' own headers say, and nothing that does not open.
 
+use super::rot::{self, Rot};
 use super::survey::Survey;
-use super::{BrokenSnapshot, DamagedFile};
+use super::{BrokenSnapshot, DamagedFile, is_refused};
 use crate::index::{Index, IndexFile, IndexPack, load_file};
-use crate::limits::{INDEX_BLOBS_MAX, LOADS_MAX};
+use crate::limits::{INDEX_BLOBS_MAX, LOADS_MAX, PACK_BYTES};
 use crate::lock::{Lock, LockKind};
 use crate::pack::{BlobKind, PackedBlob, fetch_header, pack_bytes};
+use crate::write::Packer;
 use crate::{Id, RepoError, RepoErrorKind, Repository, Result, document, snapshot};
 use futures::{StreamExt, TryStreamExt};
 use serde::Serialize;
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use tokio::runtime::Handle;
+
+/// How packs are looked at.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct IndexRepairOptions {
+    /// Read every byte, and take out what does not open: the next backup stores it again, where the database still
+    /// has it. As long as it is in the index, every new backup relies on it.
+    pub read_data: bool,
+}
+
+/// A pack with blobs that do not open: the others go into new packs, and it goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct RottenPack {
+    /// The pack.
+    pub pack: Id,
+    /// Blobs in it that open.
+    pub whole_blobs: u64,
+    /// Blobs in it that do not.
+    pub lost_blobs: u64,
+}
 
 /// What a repair of the index is going to do.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -27,6 +51,8 @@ pub struct IndexPlan {
     pub gone_packs: Vec<Id>,
     /// Packs whose header cannot be read: index files must not name them. They stay where they are.
     pub unreadable_packs: Vec<DamagedFile>,
+    /// Packs with blobs that do not open.
+    pub rotten_packs: Vec<RottenPack>,
     /// Packs that more than one index file names: one entry stays.
     pub repeated_packs: u64,
     /// Blobs that can be found again.
@@ -42,27 +68,38 @@ pub struct IndexPlan {
 impl IndexPlan {
     /// Whether the index is right as it is.
     pub fn is_empty(&self) -> bool {
-        self.replaced_files == 0 && self.added_packs.is_empty() && self.corrected_packs.is_empty()
+        let packs = [&self.added_packs, &self.corrected_packs];
+        self.replaced_files == 0 && self.rotten_packs.is_empty() && packs.iter().all(|packs| packs.is_empty())
     }
 }
 
 /// A repair of the index, planned, with the lock it was planned under.
 pub struct IndexRepair {
     repository: Repository,
-    lock: Lock,
+    lock: Arc<Lock>,
     plan: IndexPlan,
+    changes: Changes,
+}
+
+/// What a plan comes to.
+#[derive(Default)]
+struct Changes {
     /// What is to be written.
     write: Vec<IndexPack>,
-    /// What is removed then.
+    /// Rotten packs with what opens in them.
+    salvage: Vec<(Id, Vec<PackedBlob>)>,
+    /// Index files that are removed then.
     remove: Vec<Id>,
 }
 
 /// Everything that index files say that fits the packs.
 #[derive(Default)]
 struct Sorted {
-    clean: Vec<IndexFile>,
+    clean: Vec<(Id, IndexFile)>,
     /// Good entries of files that have others too.
     moved: Vec<IndexPack>,
+    /// What opens of rotten packs.
+    salvage: Vec<(Id, Vec<PackedBlob>)>,
     remove: Vec<Id>,
     good: HashSet<Id>,
     /// Named, and there in another shape.
@@ -73,14 +110,20 @@ struct Sorted {
 }
 
 impl IndexRepair {
-    /// Plans under a lock of `kind`: an exclusive one if it is to be performed.
+    /// Plans under a lock of `kind`: an exclusive one if it is to be performed. `progress` hears of bytes read and to
+    /// be read.
     ///
     /// # Errors
     /// [`RepoErrorKind::Locked`], whatever the store reports.
-    pub async fn plan(repository: &Repository, kind: LockKind) -> Result<Self> {
-        let lock = repository.lock(kind).await?;
-        match plan(repository).await {
-            Ok((plan, write, remove)) => Ok(Self { repository: repository.clone(), lock, plan, write, remove }),
+    pub async fn plan(
+        repository: &Repository,
+        kind: LockKind,
+        options: IndexRepairOptions,
+        progress: impl Fn(u64, u64) + Send + Sync,
+    ) -> Result<Self> {
+        let lock = Arc::new(repository.lock(kind).await?);
+        match plan(repository, options, &progress).await {
+            Ok((plan, changes)) => Ok(Self { repository: repository.clone(), lock, plan, changes }),
             Err(error) => {
                 lock.give_back().await?;
                 Err(error)
@@ -93,11 +136,12 @@ impl IndexRepair {
         &self.plan
     }
 
-    /// Does it: the new index is durable, and was read back, before old files go.
+    /// Does it: what is salvaged and the new index are durable, and were read back, before old files go. Answers how many
+    /// objects the store kept for now.
     ///
     /// # Errors
     /// [`RepoErrorKind::LockLost`], whatever the store reports. What was indexed before still is then.
-    pub async fn perform(self) -> Result<()> {
+    pub async fn perform(self) -> Result<u64> {
         let done = self.write_and_remove().await;
         self.lock.give_back().await?;
         done
@@ -111,10 +155,11 @@ impl IndexRepair {
         self.lock.give_back().await
     }
 
-    async fn write_and_remove(&self) -> Result<()> {
+    async fn write_and_remove(&self) -> Result<u64> {
         let (store, key) = (self.repository.store(), self.repository.shared_key());
+        self.salvage().await?;
         self.lock.confirm().await?;
-        for packs in files_of(&self.write) {
+        for packs in files_of(&self.changes.write) {
             let file = IndexFile {
                 packs: packs.iter().map(|pack| IndexPack::new(pack.id, &pack.packed())).collect(),
                 ..IndexFile::default()
@@ -126,10 +171,50 @@ impl IndexRepair {
             }
         }
         self.lock.confirm().await?;
-        for id in &self.remove {
-            store.delete(&id.key("index")).await?;
+        let mut refused = 0;
+        for id in &self.changes.remove {
+            refused += u64::from(is_refused(store.delete(&id.key("index")).await)?);
         }
-        Ok(())
+        if refused > 0 || self.changes.salvage.is_empty() {
+            return Ok(refused);
+        }
+        // No index file may come back that names what goes now.
+        store.settle("index").await?;
+        self.lock.confirm().await?;
+        for (pack, _) in &self.changes.salvage {
+            refused += u64::from(is_refused(store.delete(&pack.pack_key()).await)?);
+        }
+        Ok(refused)
+    }
+
+    /// Puts what opens of rotten packs into new ones, durable and indexed.
+    async fn salvage(&self) -> Result<()> {
+        if self.changes.salvage.is_empty() {
+            return Ok(());
+        }
+        let (store, key) = (self.repository.store().clone(), Arc::clone(self.repository.shared_key()));
+        // It knows no blob: all of it is to be written anew.
+        let packer = Arc::new(Packer::new(store, key, Arc::clone(&self.lock), Arc::default(), PACK_BYTES));
+        for (pack, blobs) in &self.changes.salvage {
+            let Some(sealed) = rot::read_pack(&self.repository, *pack).await? else { continue };
+            // Looked at once more: nothing that does not open may get a new place.
+            let whole = rot::whole(&self.repository, sealed.clone(), blobs.clone()).await?;
+            if whole.len() < blobs.len() {
+                let what = format!("less of pack {} can be read than a moment ago", pack.short());
+                return Err(RepoError::new(RepoErrorKind::Damaged, what).advise("nothing was removed; start again"));
+            }
+            let (packer, runtime) = (Arc::clone(&packer), Handle::current());
+            let stored = tokio::task::spawn_blocking(move || {
+                for kind in [BlobKind::Data, BlobKind::Tree] {
+                    let places = whole.iter().filter(|blob| blob.kind == kind);
+                    let places = places.map(|blob| (*blob, blob.offset as usize..(blob.offset + blob.length) as usize));
+                    packer.store_sealed(&runtime, kind, &sealed, places)?;
+                }
+                Ok::<_, RepoError>(())
+            });
+            stored.await??;
+        }
+        packer.finish().await
     }
 }
 
@@ -149,7 +234,11 @@ fn files_of(packs: &[IndexPack]) -> Vec<&[IndexPack]> {
     files
 }
 
-async fn plan(repository: &Repository) -> Result<(IndexPlan, Vec<IndexPack>, Vec<Id>)> {
+async fn plan(
+    repository: &Repository,
+    options: IndexRepairOptions,
+    progress: &(dyn Fn(u64, u64) + Send + Sync),
+) -> Result<(IndexPlan, Changes)> {
     let (store, key) = (repository.store(), repository.shared_key());
     let mut plan = IndexPlan::default();
     let ids: Vec<Id> = store.list("index").await?.iter().filter_map(|object| Id::from_key(&object.key)).collect();
@@ -199,6 +288,11 @@ async fn plan(repository: &Repository) -> Result<(IndexPlan, Vec<IndexPack>, Vec
         }
     }
     drop(headers);
+    if options.read_data {
+        let packs = sorted.packs().map(|pack| (pack.id, pack.packed())).collect();
+        let rot = rot::find(repository, packs, progress).await?;
+        sorted.take_out(&rot, &mut plan);
+    }
     sorted.finish(repository, &mut plan).await
 }
 
@@ -223,19 +317,52 @@ impl Sorted {
             }
         }
         if kept.len() == all {
-            self.clean.push(IndexFile { packs: kept, ..IndexFile::default() });
+            self.clean.push((id, IndexFile { packs: kept, ..IndexFile::default() }));
         } else {
             self.remove.push(id);
             self.moved.extend(kept);
         }
     }
 
-    async fn finish(
-        self,
-        repository: &Repository,
-        plan: &mut IndexPlan,
-    ) -> Result<(IndexPlan, Vec<IndexPack>, Vec<Id>)> {
-        let Self { mut clean, moved, remove, gone, dropped, .. } = self;
+    /// All that the new index names.
+    fn packs(&self) -> impl Iterator<Item = &IndexPack> {
+        self.clean.iter().flat_map(|(_, file)| &file.packs).chain(&self.moved)
+    }
+
+    /// Takes packs out in which blobs do not open.
+    fn take_out(&mut self, rot: &Rot, plan: &mut IndexPlan) {
+        let is_rotten = |pack: &IndexPack| rot.contains_key(&pack.id);
+        let clean = std::mem::take(&mut self.clean);
+        let (touched, clean): (Vec<_>, Vec<_>) =
+            clean.into_iter().partition(|(_, file)| file.packs.iter().any(is_rotten));
+        self.clean = clean;
+        for (id, file) in touched {
+            self.remove.push(id);
+            self.moved.extend(file.packs);
+        }
+        let (out, moved): (Vec<_>, Vec<_>) = std::mem::take(&mut self.moved).into_iter().partition(is_rotten);
+        self.moved = moved;
+        for pack in out {
+            let rotten = &rot[&pack.id];
+            let (lost, whole): (Vec<_>, Vec<_>) =
+                pack.packed().into_iter().partition(|blob| rotten.contains(&blob.offset));
+            plan.rotten_packs.push(RottenPack {
+                pack: pack.id,
+                whole_blobs: whole.len() as u64,
+                lost_blobs: lost.len() as u64,
+            });
+            self.dropped.extend(lost);
+            self.salvage.push((pack.id, whole));
+        }
+        for packs in [&mut plan.added_packs, &mut plan.corrected_packs] {
+            packs.retain(|pack| !rot.contains_key(pack));
+        }
+        plan.rotten_packs.sort_by_key(|rotten| rotten.pack);
+    }
+
+    async fn finish(self, repository: &Repository, plan: &mut IndexPlan) -> Result<(IndexPlan, Changes)> {
+        let Self { clean, mut moved, salvage, remove, gone, dropped, .. } = self;
+        let mut clean: Vec<IndexFile> = clean.into_iter().map(|(_, file)| file).collect();
         plan.replaced_files = remove.len() as u64;
         plan.gone_packs = gone.into_iter().collect();
         plan.gone_packs.sort();
@@ -247,6 +374,9 @@ impl Sorted {
             fresh.iter().flat_map(|pack| pack.packed()).map(|blob| (blob.id, blob.kind)).collect();
         plan.added_blobs = blobs.iter().filter(|(id, kind)| before.find(*kind, id).is_none()).count() as u64;
         drop((before, blobs, fresh));
+        // What is salvaged is found again, wherever it is going to lie.
+        let stays = moved.len();
+        moved.extend(salvage.iter().map(|(pack, blobs)| IndexPack::new(*pack, blobs)));
         clean.push(IndexFile { packs: moved, ..IndexFile::default() });
         let index = Index::from_files(HashSet::new(), &clean);
         let lost: HashSet<(Id, BlobKind)> = dropped
@@ -259,8 +389,9 @@ impl Sorted {
         if plan.lost_blobs > 0 || !plan.damaged_files.is_empty() || !plan.unreadable_packs.is_empty() {
             plan.broken = broken(repository, &index).await?;
         }
-        let write = clean.pop().map(|file| file.packs).unwrap_or_default();
-        Ok((std::mem::take(plan), write, remove))
+        let mut write = clean.pop().map(|file| file.packs).unwrap_or_default();
+        write.truncate(stays);
+        Ok((std::mem::take(plan), Changes { write, salvage, remove }))
     }
 }
 

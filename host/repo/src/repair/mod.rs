@@ -2,18 +2,21 @@
 //!
 //! ```text
 //!   IndexRepair      packs ► their own headers ► new index files, durable ► old ones go
+//!                    rotten packs ► what opens of them in new packs ► the index without them ► they go
 //!   SnapshotRepair   snapshots with holes ► Survey ► what is whole as a snapshot of its own, durable ► the old one goes
 //! ```
 //!
 //! Each is planned first. The plan holds the lock that it was made under, so what was shown is what is done.
 
 mod index;
+mod rot;
 mod snapshots;
 mod survey;
 
-pub use index::{IndexPlan, IndexRepair};
+pub use index::{IndexPlan, IndexRepair, IndexRepairOptions, RottenPack};
 pub use snapshots::{Repaired, SnapshotRepair, SnapshotRepairOptions, SnapshotsPlan};
 
+use crate::{RepoErrorKind, Result};
 use backstay_core::{BackupId, Timestamp};
 use serde::Serialize;
 
@@ -46,4 +49,15 @@ pub struct BrokenSnapshot {
     pub whole_files: u64,
     /// Their bytes.
     pub whole_bytes: u64,
+}
+
+/// Whether the store keeps what was to be removed; it is told.
+fn is_refused(removed: Result<()>) -> Result<bool> {
+    match removed {
+        Err(error) if error.kind() == RepoErrorKind::Retained => {
+            tracing::warn!(%error, "an object stays for now");
+            Ok(true)
+        }
+        removed => removed.map(|()| false),
+    }
 }

@@ -4,22 +4,21 @@
 //! no retention takes it for one; stock restic lists it, with the tags `salvaged` and `original=<id>`.
 
 use super::survey::Survey;
-use super::{BrokenSnapshot, DamagedFile};
-use crate::aligned::AlignedBuffer;
+use super::{BrokenSnapshot, DamagedFile, is_refused, rot};
 use crate::index::{Index, Place};
 use crate::limits::{LOADS_MAX, PACK_BYTES};
 use crate::lock::{Lock, LockKind};
 use crate::marks::Marks;
-use crate::pack::BlobKind;
-use crate::read::fetch::{own, read_blob};
+use crate::pack::{BlobKind, PackedBlob};
+use crate::read::fetch::read_blob;
 use crate::snapshot::{self, Snapshot};
 use crate::write::Packer;
 use crate::{Id, RepoError, RepoErrorKind, Repository, Result, document};
 use backstay_core::{BackupId, MANIFEST_PATH};
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 use serde::Serialize;
 use serde_json::{Value, json};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// How snapshots are looked at, and what may be removed.
@@ -56,10 +55,12 @@ impl SnapshotsPlan {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Repaired {
-    /// The one that was removed.
+    /// The one that was removed, or is to be.
     pub removed: BackupId,
     /// What holds what was whole of it; nothing where nothing was.
     pub salvaged: Option<BackupId>,
+    /// The store keeps it for now: it goes with a repair after its retention.
+    pub refused: bool,
 }
 
 /// A repair of snapshots, planned, with the lock it was planned under.
@@ -69,6 +70,8 @@ pub struct SnapshotRepair {
     options: SnapshotRepairOptions,
     index: Arc<Index>,
     bad: Bad,
+    /// Of broken snapshots that the store kept, what an earlier repair made.
+    salvaged: HashMap<BackupId, BackupId>,
     plan: SnapshotsPlan,
 }
 
@@ -80,7 +83,7 @@ struct Bad {
     /// Bytes of the others.
     sizes: Vec<u64>,
     /// Where blobs begin that do not open: pack and offset.
-    blobs: std::collections::HashSet<(u32, u32)>,
+    blobs: HashSet<(u32, u32)>,
 }
 
 impl Bad {
@@ -106,7 +109,9 @@ impl SnapshotRepair {
     ) -> Result<Self> {
         let lock = repository.lock(kind).await?;
         match plan(repository, options, &progress).await {
-            Ok((index, bad, plan)) => Ok(Self { repository: repository.clone(), lock, options, index, bad, plan }),
+            Ok((index, bad, salvaged, plan)) => {
+                Ok(Self { repository: repository.clone(), lock, options, index, bad, salvaged, plan })
+            }
             Err(error) => {
                 lock.give_back().await?;
                 Err(error)
@@ -119,12 +124,13 @@ impl SnapshotRepair {
         &self.plan
     }
 
-    /// Does it: what is salvaged is durable before a snapshot is removed.
+    /// Does it: what is salvaged is durable before a snapshot is removed. One that is whole after all stays.
     ///
     /// # Errors
-    /// [`RepoErrorKind::LockLost`], whatever the store reports.
+    /// [`RepoErrorKind::LockLost`]; [`RepoErrorKind::Damaged`] when less is whole than the plan saw, and nothing is
+    /// removed; whatever the store reports.
     pub async fn perform(self) -> Result<Vec<Repaired>> {
-        let Self { repository, lock, options, index, bad, plan } = self;
+        let Self { repository, lock, options, index, bad, salvaged, plan } = self;
         let (store, key) = (repository.store().clone(), Arc::clone(repository.shared_key()));
         let packer = Arc::new(Packer::new(store, key, Arc::new(lock), Arc::clone(&index), PACK_BYTES));
         let unreadable = |place: Place| bad.has(place);
@@ -132,6 +138,7 @@ impl SnapshotRepair {
             repository: &repository,
             index: &index,
             packer: &packer,
+            salvaged: &salvaged,
             survey: Survey::new(&repository, &index, &unreadable),
         };
         let done = salvage.perform(&plan, options).await;
@@ -152,7 +159,7 @@ async fn plan(
     repository: &Repository,
     options: SnapshotRepairOptions,
     progress: &(dyn Fn(u64, u64) + Send + Sync),
-) -> Result<(Arc<Index>, Bad, SnapshotsPlan)> {
+) -> Result<(Arc<Index>, Bad, HashMap<BackupId, BackupId>, SnapshotsPlan)> {
     let mut plan = SnapshotsPlan { remove_damaged: options.remove_damaged, ..SnapshotsPlan::default() };
     let (store, key) = (repository.store(), repository.master_key());
     let ids = store.list("snapshots").await?.into_iter().filter_map(|object| Id::from_key(&object.key));
@@ -186,7 +193,12 @@ async fn plan(
             plan.broken.push(survey.broken(snapshot).await?);
         }
     }
-    Ok((index, bad, plan))
+    let salvaged = snapshots.iter().filter_map(|snapshot| {
+        let original = snapshot.tags.iter().find_map(|tag| tag.strip_prefix(ORIGINAL))?;
+        Some((original.parse().ok()?, snapshot.id.clone()))
+    });
+    let salvaged = salvaged.collect();
+    Ok((index, bad, salvaged, plan))
 }
 
 /// Looks for packs that are not there, and with `read_data` for blobs that do not open.
@@ -210,85 +222,71 @@ async fn look(
     if !read_data {
         return Ok(bad);
     }
-    let mut places: Vec<Place> = (0..index.len() as u32).map(|number| index.place(number)).collect();
-    places.retain(|place| !bad.has(*place));
-    places.sort_unstable_by_key(|place| (place.pack, place.blob.offset));
-    let total = places.iter().map(|place| u64::from(place.blob.length)).sum();
-    let at_once = std::thread::available_parallelism().map_or(2, std::num::NonZero::get) + 1;
-    let mut reads = futures::stream::iter(places.chunk_by(|a, b| a.pack == b.pack).map(<[Place]>::to_vec))
-        .map(|places| read_pack(repository, index, places))
-        .buffer_unordered(at_once);
-    let mut done = 0;
-    while let Some((bytes, unread)) = reads.try_next().await? {
-        done += bytes;
-        progress(done, total);
-        bad.blobs.extend(unread);
+    // A pack that two index files name has two numbers.
+    let mut numbers: HashMap<Id, HashSet<u32>> = HashMap::new();
+    let mut packs: HashMap<Id, Vec<PackedBlob>> = HashMap::new();
+    for place in (0..index.len() as u32).map(|number| index.place(number)).filter(|place| !bad.has(*place)) {
+        let pack = index.pack(place.pack);
+        packs.entry(pack).or_default().push(place.blob);
+        numbers.entry(pack).or_default().insert(place.pack);
     }
-    drop(reads);
+    for (pack, offsets) in rot::find(repository, packs.into_iter().collect(), progress).await? {
+        for number in &numbers[&pack] {
+            bad.blobs.extend(offsets.iter().map(|offset| (*number, *offset)));
+        }
+    }
     Ok(bad)
 }
 
-/// Opens blobs of one pack; answers their bytes, and those that do not open.
-async fn read_pack(repository: &Repository, index: &Index, places: Vec<Place>) -> Result<(u64, Vec<(u32, u32)>)> {
-    let bytes = places.iter().map(|place| u64::from(place.blob.length)).sum();
-    let all = || places.iter().map(|place| (place.pack, place.blob.offset)).collect();
-    let Some(first) = places.first() else { return Ok((0, Vec::new())) };
-    let pack = match repository.store().get(&index.pack(first.pack).pack_key(), u64::from(u32::MAX)).await {
-        Ok(pack) => pack,
-        Err(error) if matches!(error.kind(), RepoErrorKind::NotFound | RepoErrorKind::Damaged) => {
-            return Ok((bytes, all()));
-        }
-        Err(error) => return Err(error),
-    };
-    let key = Arc::clone(repository.shared_key());
-    let opened = tokio::task::spawn_blocking(move || {
-        let (mut pack, mut plain) = (own(pack), AlignedBuffer::default());
-        let opens = |place: &Place| {
-            let range = place.blob.offset as usize..place.blob.offset as usize + place.blob.length as usize;
-            pack.get_mut(range).is_some_and(|sealed| place.blob.open(&key, sealed, &mut plain).is_ok())
-        };
-        let mut opens = opens;
-        let unread = places.iter().filter(|place| !opens(place)).map(|place| (place.pack, place.blob.offset));
-        unread.collect()
-    });
-    Ok((bytes, opened.await?))
-}
+/// Before the id of the snapshot that something was salvaged from, in a tag.
+const ORIGINAL: &str = "original=";
 
 /// Makes snapshots of what is whole.
 struct Salvage<'a> {
     repository: &'a Repository,
     index: &'a Index,
     packer: &'a Arc<Packer>,
+    salvaged: &'a HashMap<BackupId, BackupId>,
     survey: Survey<'a>,
 }
 
 impl Salvage<'_> {
     async fn perform(mut self, plan: &SnapshotsPlan, options: SnapshotRepairOptions) -> Result<Vec<Repaired>> {
         let (store, key) = (self.repository.store(), self.repository.master_key());
-        let mut trees: Vec<Option<Id>> = Vec::new();
+        let mut work: Vec<(&BrokenSnapshot, Option<Id>)> = Vec::new();
         for broken in &plan.broken {
             let snapshot = snapshot::load(store, key, Id::from(&broken.id)).await?;
-            self.survey.is_whole(snapshot.tree).await?;
-            trees.push(match broken.whole_files {
+            // Looked at once more: memory and lines garble what they carry, too.
+            if self.survey.is_whole(snapshot.tree).await? {
+                tracing::warn!("backup {} is whole when it is read again: it stays", broken.id.short());
+                continue;
+            }
+            let tree = match broken.whole_files {
                 0 => None,
                 _ => self.rebuild(snapshot.tree).await?,
-            });
+            };
+            if broken.whole_files > 0 && tree.is_none() {
+                let what = format!("less of backup {} can be read than a moment ago", broken.id.short());
+                return Err(RepoError::new(RepoErrorKind::Damaged, what).advise("nothing was removed; start again"));
+            }
+            work.push((broken, tree));
         }
         self.packer.finish().await?;
         let mut repaired = Vec::new();
-        for (broken, tree) in plan.broken.iter().zip(trees) {
+        for (broken, tree) in work {
             self.packer.lock().confirm().await?;
-            let salvaged = match tree {
-                Some(tree) => Some(self.save(broken, tree).await?),
-                None => None,
+            let salvaged = match (tree, self.salvaged.get(&broken.id)) {
+                (Some(_), Some(before)) => Some(before.clone()),
+                (Some(tree), None) => Some(self.save(broken, tree).await?),
+                (None, _) => None,
             };
-            store.delete(&Id::from(&broken.id).key("snapshots")).await?;
-            repaired.push(Repaired { removed: broken.id.clone(), salvaged });
+            let refused = is_refused(store.delete(&Id::from(&broken.id).key("snapshots")).await)?;
+            repaired.push(Repaired { removed: broken.id.clone(), salvaged, refused });
         }
         if options.remove_damaged {
             self.packer.lock().confirm().await?;
             for file in &plan.damaged_files {
-                store.delete(&file.object).await?;
+                is_refused(store.delete(&file.object).await)?;
             }
         }
         Ok(repaired)
@@ -304,8 +302,8 @@ impl Salvage<'_> {
         fields.remove("summary");
         fields.insert("tree".into(), json!(tree));
         let mut tags = broken.tags.clone();
-        if !tags.iter().any(|tag| tag.starts_with("original=")) {
-            tags.extend(["salvaged".to_owned(), format!("original={}", broken.id)]);
+        if !tags.iter().any(|tag| tag.starts_with(ORIGINAL)) {
+            tags.extend(["salvaged".to_owned(), format!("{ORIGINAL}{}", broken.id)]);
         }
         fields.insert("tags".into(), json!(tags));
         Ok(document::save(store, key, "snapshots", &file).await?.into())

@@ -12,7 +12,9 @@ use tokio::time::Instant;
 pub struct RetryPolicy {
     /// Attempts, the first included.
     pub attempts_max: u32,
-    /// No attempt but the first three starts after this long.
+    /// So many attempts start whatever time they take.
+    pub attempts_min: u32,
+    /// No other attempt starts after this long.
     pub deadline: Duration,
     /// The first pause; doubles each time.
     pub backoff_min: Duration,
@@ -24,6 +26,7 @@ impl Default for RetryPolicy {
     fn default() -> Self {
         Self {
             attempts_max: STORE_ATTEMPTS_MAX,
+            attempts_min: STORE_ATTEMPTS_MIN,
             deadline: STORE_DEADLINE,
             backoff_min: STORE_BACKOFF_MIN,
             backoff_max: STORE_BACKOFF_MAX,
@@ -49,7 +52,7 @@ impl RetryPolicy {
             let (kind, local) = classify(&error);
             let tries_max = if local { self.attempts_max.min(LOCAL_ATTEMPTS_MAX) } else { self.attempts_max };
             let pause = self.pause(tries);
-            let late = tries >= STORE_ATTEMPTS_MIN && started.elapsed() + pause > self.deadline;
+            let late = tries >= self.attempts_min && started.elapsed() + pause > self.deadline;
             let over = tries >= tries_max || late;
             if kind != RepoErrorKind::Unreachable || over {
                 // An unnamed error of a local disk that came twice is there to stay.
@@ -101,8 +104,11 @@ fn classify(error: &object_store::Error) -> (RepoErrorKind, bool) {
 
 /// Whether a server answered 4xx, other than "too slow", "conflict, try again", "locked" and "slow down".
 fn is_refusal(text: &str) -> bool {
-    let status = answer(text).and_then(|answer| answer.get(..3));
-    status.is_some_and(|status| status.starts_with('4') && !matches!(status, "408" | "409" | "423" | "429"))
+    let Some(answer) = answer(text) else { return false };
+    // Amazon's way to say "too slow" is a 400.
+    let is_passing = matches!(answer.get(..3), Some("408" | "409" | "423" | "429"))
+        || element(answer, "Code") == Some("RequestTimeout");
+    answer.starts_with('4') && !is_passing
 }
 
 /// What the server answered, status first. It is in the text alone: object_store keeps its type to itself.
@@ -110,13 +116,18 @@ fn answer(text: &str) -> Option<&str> {
     text.split("status code: ").nth(1)
 }
 
+/// What an answer in XML says under this name.
+fn element<'a>(answer: &'a str, name: &str) -> Option<&'a str> {
+    answer.split(&format!("<{name}>")).nth(1)?.split(&format!("</{name}>")).next()
+}
+
 /// Whether a store's refusal says that the object is kept: S3 Object Lock and its likes, a bucket's retention policy
 /// (Google), an immutable container (Azure).
 pub(super) fn speaks_of_retention(text: &str) -> bool {
     // Its code and its message, and not the names of bucket and key, which stand beside them.
     let Some(answer) = answer(text) else { return false };
-    let element = |name: &str| answer.split(&format!("<{name}>")).nth(1)?.split(&format!("</{name}>")).next();
-    let said = [element("Code"), element("Message")].into_iter().flatten().collect::<Vec<_>>().join(" ");
+    let said =
+        [element(answer, "Code"), element(answer, "Message")].into_iter().flatten().collect::<Vec<_>>().join(" ");
     let text = said.to_ascii_lowercase();
     ["object lock", "objectlock", "worm", "retention", "immutab", "legal hold", "legalhold"]
         .iter()
@@ -160,6 +171,26 @@ mod tests {
         assert!(!is_refusal("connection reset"));
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn what_amazon_calls_a_slow_upload_is_tried_again() {
+        let answer = |code: &str| {
+            let text = format!(
+                "Error performing PUT http://h/b/data/RequestTimeout - Server returned non-2xx status code: 400 Bad \
+                 Request: <Error><Code>{code}</Code><Message>Your socket connection to the server was not read from or \
+                 written to within the timeout period.</Message></Error>"
+            );
+            object_store::Error::Generic { store: "S3", source: text.into() }
+        };
+        for (code, wanted) in [("RequestTimeout", (Ok(()), 2)), ("EntityTooLarge", (Err(RepoErrorKind::Store), 1))] {
+            let (policy, mut tries) = (RetryPolicy::default(), 0);
+            let done = policy.run("write x", || {
+                tries += 1;
+                std::future::ready(if tries == 1 { Err(answer(code)) } else { Ok(()) })
+            });
+            assert_eq!((done.await.map_err(|error| error.kind()), tries), wanted, "{code}");
+        }
+    }
+
     #[test]
     fn a_promise_to_keep_is_told_from_a_lack_of_permission() {
         let text = |code: &str, message: &str| {
@@ -185,6 +216,27 @@ mod tests {
         });
         assert_eq!(failed.await.err().map(|error| error.kind()), Some(RepoErrorKind::Unreachable));
         assert_eq!(tries, STORE_ATTEMPTS_MIN);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_another_can_stand_in_one_attempt_may_be_all() {
+        let deadline = Duration::from_secs(5);
+        let policy = RetryPolicy { attempts_min: 1, deadline, ..RetryPolicy::default() };
+        let fail_after = async |takes| {
+            let (begun, mut tries) = (Instant::now(), 0);
+            let failed = policy.run("look at config", || {
+                tries += 1;
+                async move {
+                    tokio::time::sleep(takes).await;
+                    object_store::Result::<()>::Err(object_store::Error::Generic { store: "S3", source: "no".into() })
+                }
+            });
+            assert_eq!(failed.await.err().map(|error| error.kind()), Some(RepoErrorKind::Unreachable));
+            (tries, begun.elapsed())
+        };
+        assert_eq!(fail_after(Duration::from_secs(10)).await, (1, Duration::from_secs(10)), "a black hole");
+        let (tries, took) = fail_after(Duration::from_millis(10)).await;
+        assert!(tries > 2 && took <= deadline, "{tries} attempts in {took:?}");
     }
 
     #[tokio::test]

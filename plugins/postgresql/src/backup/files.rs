@@ -1,7 +1,8 @@
 //! Method `files`: the host reads the granted data folder, on all cores, while the server is in backup mode.
 //!
 //! ```text
-//!   replication session ─▶ temporary slot: keeps the log until it is stored
+//!   SQL session          ─▶ what the server is; neither session ends because it waits
+//!   replication session  ─▶ temporary slot: keeps the log until it is stored, and shows whose the folder is
 //!   SQL session ─▶ pg_backup_start ────────────────────────────▶ pg_backup_stop ─▶ backup_label, tablespace_map
 //!                      │ put-tree: data/, tablespaces/<oid>/    ▲                  pg_wal/: start up to stop
 //!                      └ then global/pg_control ────────────────┘
@@ -23,7 +24,7 @@ use backstay_sdk::{
 
 use super::pages::PageCheck;
 use super::wal_watch::WalWatch;
-use super::{MAIN, Notes, Server, TABLESPACES, consistent_at, notes, ready, volumes};
+use super::{MAIN, Notes, Server, TABLESPACES, consistent_at, notes, ready, switched, volumes};
 use crate::connection::Session;
 use crate::inspect::System;
 use crate::limits::{CONTROL_READS_MAX, CONTROL_WAIT_US, HISTORY_BYTES_MAX, UNLOGGED_MAX};
@@ -47,6 +48,12 @@ const CONTROL: &str = "global/pg_control";
 const EMPTIED: [&str; 8] =
     ["pg_dynshmem", "pg_notify", "pg_replslot", "pg_serial", "pg_snapshots", "pg_stat_tmp", "pg_subtrans", "pg_wal"];
 
+/// `idle_session_timeout` came with this version.
+const IDLE_SESSIONS_END_SINCE: u32 = 14;
+
+/// `transaction_timeout` came with this version. It ends single statements too.
+const TRANSACTIONS_END_SINCE: u32 = 17;
+
 /// What belongs to the running server, to an older backup, or to nobody.
 const EXCLUDED: [&str; 13] = [
     "postmaster.pid",
@@ -65,18 +72,32 @@ const EXCLUDED: [&str; 13] = [
     CONTROL,
 ];
 
+/// The same in a tablespace.
+const EXCLUDED_OUTSIDE: [&str; 3] = ["**/pgsql_tmp*", "**/pg_internal.init*", "PG_*/*/t[0-9]*_[0-9]*"];
+
 /// Makes a backup.
 pub(super) async fn backup(settings: &Settings, job: &BackupJob, into: &BackupWriter) -> Result<BackupReport> {
     let data = host::open_directory(DATA)?;
-    let mut replication = Session::open_replication(settings).await?;
+    let mut session = Session::open(settings, Purpose::Sql).await?;
+    let version = session.version();
+    // Both sessions wait while the host reads, and a checkpoint may be spread over minutes.
+    session.query("SET statement_timeout = 0").await?;
+    let mut patient: &[(&str, &str)] = &[];
+    if version.major >= IDLE_SESSIONS_END_SINCE {
+        patient = &[("idle_session_timeout", "0")];
+        session.query("SET idle_session_timeout = 0").await?;
+    }
+    if version.major >= TRANSACTIONS_END_SINCE {
+        session.query("SET transaction_timeout = 0").await?;
+    }
+    let mut replication = Session::open_replication_with(settings, patient).await?;
     let system = System::identify(&mut replication).await?;
     into.identify(&system.identity).await?;
     let control = read_control(&data).await?;
     refuse_another(&control.0, &system)?;
     // The session stays, and with it the slot: the log that the backup needs is kept until it is stored.
-    let Server { segment_bytes, folder_mode } = Server::prepare(&mut replication).await?;
-    let mut session = Session::open(settings, Purpose::Sql).await?;
-    let version = session.version();
+    let Server { segment_bytes, folder_mode, slot } = Server::prepare(&mut replication).await?;
+    refuse_another_copy(&data, &slot).await?;
 
     host::progress("checkpoint", 0, None);
     // Read to its end without the bound on questions: a spread checkpoint takes minutes.
@@ -85,7 +106,7 @@ pub(super) async fn backup(settings: &Settings, job: &BackupJob, into: &BackupWr
     ready(&mut session).await?;
     let tablespaces = tablespaces(&mut session).await?;
 
-    let copy = Copy { into, folder_mode, check: PageCheck::of(&control.0, began) };
+    let copy = Copy { into, major: version.major, folder_mode, check: PageCheck::of(&control.0, began) };
     copy.main(&data).await?;
     for tablespace in &tablespaces {
         copy.tablespace(tablespace).await?;
@@ -102,6 +123,10 @@ pub(super) async fn backup(settings: &Settings, job: &BackupJob, into: &BackupWr
     let start = BackupLabel::parse(label).map_err(from_wire)?;
     if end < start.start.0 {
         return Err(Error::new(ErrorKind::Corrupt, "the server's backup ends before it starts"));
+    }
+    // A standby follows its primary: then the log of one timeline does not reach the end.
+    if System::identify(&mut replication).await?.tail.epoch != u64::from(start.timeline) {
+        return Err(switched());
     }
     copy.small("backup_label", label).await?;
     if let Some(map) = stopped.get(0, "spcmapfile").filter(|map| !map.is_empty()) {
@@ -191,6 +216,19 @@ fn refuse_another(control: &ControlFile, system: &System) -> Result<()> {
     Err(Error::new(ErrorKind::BadConfig, message).hint("correct `directories.data` or `endpoints.primary`"))
 }
 
+/// The same cluster may have several folders, of a standby or of a primary that was: whose this one is shows the
+/// slot that the server just made.
+async fn refuse_another_copy(data: &Directory, slot: &str) -> Result<()> {
+    let slots = data.stat("pg_replslot").await?;
+    let elsewhere = slots.is_some_and(|slots| matches!(slots.kind, NodeKind::Symlink(_)));
+    if elsewhere || data.stat(&format!("pg_replslot/{slot}")).await?.is_some() {
+        return Ok(());
+    }
+    let message = "the granted data folder is not the server's own: it belongs to another copy of the same cluster";
+    Err(Error::new(ErrorKind::BadConfig, message)
+        .hint("run on the server's machine, and let `directories.data` and `endpoints.primary` mean the same server"))
+}
+
 /// The log that makes the backup consistent.
 struct Wanted {
     timeline: u32,
@@ -202,6 +240,8 @@ struct Wanted {
 /// Puts what is read into the backup.
 struct Copy<'a> {
     into: &'a BackupWriter,
+    /// The server's version.
+    major: u32,
     folder_mode: u32,
     /// Nothing: pages cannot be judged.
     check: Option<PageCheck>,
@@ -224,14 +264,15 @@ impl Copy<'_> {
         self.folder(MAIN).await?;
         let mut rules = rules(&EMPTIED, RuleAction::Empty);
         rules.extend(self::rules(&EXCLUDED, RuleAction::Exclude));
-        let mut log_is_a_link = false;
+        let mut emptied_links = Vec::new();
         let mut unlogged = Vec::new();
         let mut nodes = data.entries("");
         while let Some(node) = nodes.next().await? {
             match node.kind {
-                NodeKind::Symlink(_) if node.path == "pg_wal" => {
-                    log_is_a_link = true;
+                // A folder in the backup: the server wants to find one.
+                NodeKind::Symlink(_) if EMPTIED.contains(&node.path.as_str()) => {
                     rules.insert(0, exactly(&node.path));
+                    emptied_links.push(node.path);
                 }
                 // The server makes them anew from `tablespace_map`.
                 NodeKind::Symlink(_) if node.path.starts_with("pg_tblspc/") => rules.insert(0, exactly(&node.path)),
@@ -245,8 +286,8 @@ impl Copy<'_> {
             }
         }
         rules.extend(without_unlogged(unlogged));
-        if log_is_a_link {
-            self.folder(&format!("{MAIN}/pg_wal")).await?;
+        for folder in emptied_links {
+            self.folder(&format!("{MAIN}/{folder}")).await?;
         }
         self.tree(MAIN, data, rules).await
     }
@@ -261,13 +302,21 @@ impl Copy<'_> {
         })?;
         let stored = format!("{TABLESPACES}/{oid}");
         self.folder(&stored).await?;
-        let mut rules = rules(&["**/pgsql_tmp*", "PG_*/*/t[0-9]*_[0-9]*"], RuleAction::Exclude);
+        let mut rules = rules(&EXCLUDED_OUTSIDE, RuleAction::Exclude);
         let mut unlogged = Vec::new();
+        // Each version has a folder of its own in a tablespace, made with it.
+        let (its_own, mut is_there) = (format!("PG_{}_", self.major), false);
         let mut nodes = folder.entries("");
         while let Some(node) = nodes.next().await? {
+            is_there |= node.kind == NodeKind::Directory && node.path.starts_with(&its_own);
             if let (NodeKind::File(_), Some(main)) = (&node.kind, node.path.strip_suffix("_init")) {
                 unlogged.push(main.to_owned());
             }
+        }
+        if !is_there {
+            let message = format!("the folder granted as {grant} holds no tablespace of PostgreSQL {}", self.major);
+            return Err(Error::new(ErrorKind::BadConfig, message)
+                .hint(format!("is its disk mounted? The server has it at {}", tablespace.location)));
         }
         rules.extend(without_unlogged(unlogged));
         self.tree(&stored, &folder, rules).await

@@ -22,7 +22,7 @@ use backstay_sdk::{BackupJob, BackupReport, BackupWriter, Error, ErrorKind, Leve
 use super::base::Base;
 use super::cuts::Cuts;
 use super::unpack::{Changes, Unpacker};
-use super::{MAIN, Notes, Server, consistent_at, notes, oid, ready, volumes};
+use super::{MAIN, Notes, Server, consistent_at, notes, oid, ready, switched, volumes};
 use crate::connection::{Rows, Session, unexpected};
 use crate::inspect::{System, timeline};
 use crate::limits::PROGRESS_BYTES;
@@ -67,7 +67,7 @@ pub(super) async fn backup(
         }
         Scope::Changes(base) => base,
     };
-    let Server { segment_bytes, folder_mode } = Server::prepare(&mut session).await?;
+    let Server { segment_bytes, folder_mode, .. } = Server::prepare(&mut session).await?;
 
     let command = BaseBackup {
         label: &job.label,
@@ -87,6 +87,9 @@ pub(super) async fn backup(
     let start = Place::read(&mut session).await?;
     let changes = match base {
         Some(base) => {
+            if base.timeline != start.timeline {
+                return Err(switched());
+            }
             let cuts = Cuts::read(settings, base.timeline, base.start, start.lsn).await?;
             Some(Changes { layout, base, cuts })
         }

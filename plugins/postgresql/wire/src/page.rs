@@ -18,6 +18,9 @@ use crate::lsn::Lsn;
 /// Where `pd_checksum` lies.
 const CHECKSUM_AT: usize = 8;
 
+/// No backup lasts while a server writes so much log: a page that is newer still has a broken header.
+pub const NEWER_BYTES_MAX: u64 = 1 << 40;
+
 /// Where `pd_upper` lies.
 const UPPER_AT: usize = 14;
 
@@ -102,7 +105,8 @@ impl PageVerdict {
 ///
 /// `block` is its number in the relation, see [`Layout::block`](crate::relation_file::Layout::block).
 /// `before` is where the log stood when the backup began. [`u64::MAX`] judges every page, as is right
-/// for a stopped server: only then is a page noticed whose broken header says that it is newer.
+/// for a stopped server: only then is a page noticed whose broken header says that it is a little newer.
+/// One that says it is newer by more than [`NEWER_BYTES_MAX`] was not written by the server, and is judged.
 #[must_use]
 pub fn inspect_page(page: &[u8], block: u32, before: Lsn) -> PageVerdict {
     let is_new = u16::from_le_bytes(field(page, UPPER_AT)) == 0;
@@ -111,7 +115,8 @@ pub fn inspect_page(page: &[u8], block: u32, before: Lsn) -> PageVerdict {
     }
     // Two halves, the high one first, each in the machine's order.
     let (high, low) = (u32::from_le_bytes(field(page, 0)), u32::from_le_bytes(field(page, 4)));
-    if u64::from(high) << 32 | u64::from(low) >= before.0 && before.0 < u64::MAX {
+    let lsn = u64::from(high) << 32 | u64::from(low);
+    if lsn >= before.0 && lsn - before.0 < NEWER_BYTES_MAX && before.0 < u64::MAX {
         return PageVerdict::Newer;
     }
     if is_new {

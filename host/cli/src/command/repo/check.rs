@@ -113,7 +113,11 @@ pub(crate) fn run(args: &CheckArgs, context: &Context) -> Result<()> {
             FailureKind::Damaged,
             format!("repository `{}` is damaged: {problems} problems, listed above", args.repository),
         )
-        .hint("backups that do not need what is damaged still restore; the next backup stores what is missing again")
+        .hint(format!(
+            "backups that do not need what is damaged still restore; `backstay repo repair index {} --read-data` takes \
+             out what is damaged, and the next backup stores it again where the database still has it",
+            args.repository
+        ))
         .told());
     }
     if let Some((target, gap)) = checked.gaps.first() {

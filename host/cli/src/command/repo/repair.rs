@@ -2,8 +2,8 @@
 
 use crate::{catalog, context::Context, failure::Result, limits::REPORT_LINES_MAX, output};
 use backstay_repo::{
-    BrokenSnapshot, DamagedFile, Id, IndexPlan, IndexRepair, LockKind, Repaired, SnapshotRepair, SnapshotRepairOptions,
-    SnapshotsPlan,
+    BrokenSnapshot, DamagedFile, Id, IndexPlan, IndexRepair, IndexRepairOptions, LockKind, Repaired, SnapshotRepair,
+    SnapshotRepairOptions, SnapshotsPlan,
 };
 use serde::Serialize;
 use std::sync::{Mutex, PoisonError};
@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 /// What to repair.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum RepairCommand {
-    /// Make the index say what the packs' own headers say
+    /// Make the index say what the packs' own headers say, and nothing that cannot be read
     Index(IndexArgs),
     /// Take away backups with holes, and keep what is whole of them as snapshots that no restore takes for backups
     Snapshots(SnapshotsArgs),
@@ -23,6 +23,9 @@ pub(crate) struct IndexArgs {
     /// A repository of the configuration
     #[arg(value_name = "REPO")]
     repository: String,
+    /// Read every byte, and take out what is not what was written: the next backup stores it again
+    #[arg(long)]
+    read_data: bool,
     /// Show the plan and stop
     #[arg(long)]
     dry_run: bool,
@@ -54,6 +57,8 @@ struct View<'a, P> {
     plan: P,
     /// What became of each broken snapshot; of the index nothing.
     repaired: &'a [Repaired],
+    /// Objects that the store kept for now.
+    refused: u64,
 }
 
 /// Plans, shows, repairs.
@@ -72,23 +77,44 @@ fn lock(dry_run: bool) -> LockKind {
 fn index(args: &IndexArgs, context: &Context) -> Result<()> {
     let config = context.config()?;
     let repository = config.repository(&args.repository)?;
-    let plan = context.block_on(async {
+    let options = IndexRepairOptions { read_data: args.read_data };
+    let (plan, refused) = context.block_on(async {
         let open = catalog::open(repository).await?;
-        let repair = IndexRepair::plan(&open, lock(args.dry_run)).await?;
+        let progress = Mutex::new(context.progress());
+        let shown = |done, total| {
+            // A drawing that panicked elsewhere is no reason to stop reading.
+            progress.lock().unwrap_or_else(PoisonError::into_inner).update("read", done, Some(total));
+        };
+        let repair = IndexRepair::plan(&open, lock(args.dry_run), options, shown).await?;
+        drop(progress);
         let plan = repair.summary().clone();
         show(&index_page(&plan), context)?;
-        match args.dry_run || plan.is_empty() {
-            true => repair.release().await?,
+        let refused = match args.dry_run || plan.is_empty() {
+            true => {
+                repair.release().await?;
+                0
+            }
             false => repair.perform().await?,
-        }
-        Ok(plan)
+        };
+        Ok((plan, refused))
     })?;
-    let view = View { repository: &args.repository, dry_run: args.dry_run, plan: &plan, repaired: &[] };
+    let view = View { repository: &args.repository, dry_run: args.dry_run, plan: &plan, repaired: &[], refused };
     let advice = match plan.broken.is_empty() {
         true => "",
-        false => "\nnext: `backstay repo repair snapshots` keeps what is whole of the backups above",
+        false => {
+            "\nnext: back up, which stores again what the database still has; then `backstay repo repair snapshots` \
+             keeps what is whole of the backups above that still have holes"
+        }
     };
-    context.output().result(&view, format!("{}{advice}", verdict(args.dry_run, plan.is_empty())))
+    context.output().result(&view, format!("{}{}{advice}", kept(refused), verdict(args.dry_run, plan.is_empty())))
+}
+
+/// What to say of objects that the store would not let go.
+fn kept(refused: u64) -> String {
+    match refused {
+        0 => String::new(),
+        refused => format!("the store would not let {refused} objects go: repair again once their time is over\n"),
+    }
 }
 
 fn snapshots(args: &SnapshotsArgs, context: &Context) -> Result<()> {
@@ -115,12 +141,14 @@ fn snapshots(args: &SnapshotsArgs, context: &Context) -> Result<()> {
         };
         Ok((plan, repaired))
     })?;
-    let view = View { repository: &args.repository, dry_run: args.dry_run, plan: &plan, repaired: &repaired };
+    let refused = repaired.iter().filter(|one| one.refused).count() as u64;
+    let view = View { repository: &args.repository, dry_run: args.dry_run, plan: &plan, repaired: &repaired, refused };
     let lines = repaired.iter().map(|one| match &one.salvaged {
         Some(salvaged) => format!("{} -> {}\n", one.removed.short(), salvaged.short()),
         None => format!("{} -> nothing, as nothing was whole\n", one.removed.short()),
     });
-    let text = format!("{}{}", lines.collect::<String>(), verdict(args.dry_run, plan.is_empty()));
+    let verdict = verdict(args.dry_run, plan.is_empty());
+    let text = format!("{}{}{verdict}", lines.collect::<String>(), kept(refused));
     context.output().result(&view, text)
 }
 
@@ -147,6 +175,10 @@ fn index_page(plan: &IndexPlan) -> String {
     packs("corrects, by its header", &plan.corrected_packs, &mut lines);
     packs("drops what is gone", &plan.gone_packs, &mut lines);
     lines.extend(damaged("leaves out", &plan.unreadable_packs));
+    lines.extend(plan.rotten_packs.iter().map(|rotten| {
+        let (pack, lost, whole) = (rotten.pack.short(), rotten.lost_blobs, rotten.whole_blobs);
+        format!("removes pack {pack}: {lost} blobs in it do not open, {whole} are copied into a new one")
+    }));
     lines.extend(plan.broken.iter().flat_map(|one| broken("cannot be restored whole", one)));
     let sum = format!(
         "{} of {} index files replaced, {} blobs found again, {} blobs lost, {} backups not whole",

@@ -1,7 +1,7 @@
 //! `backstay repo sync`: a target's repository and its mirrors, brought level.
 //!
 //! Not a part of `repo copy`: that one copies what it is told from one side to the other, while this one knows a target's
-//! repositories, goes both ways, and takes of the backups only those newer than the newest that both have.
+//! repositories, goes both ways, and takes of the backups only those that count as new: decision 0009.
 
 use crate::{
     catalog,

@@ -1,5 +1,6 @@
 //! Bytes that are not what was written.
 
+use super::compaction::{at_once, later};
 use super::*;
 use futures::StreamExt;
 
@@ -139,4 +140,27 @@ async fn random_bytes_are_never_a_piece_and_never_a_panic() {
     assert!(log.file("x").unwrap().is_none());
     let nothing = log.joined(0, vec![]).collect::<Vec<_>>().await;
     assert!(nothing.is_empty());
+}
+
+#[tokio::test]
+async fn no_part_goes_for_a_merged_piece_that_does_not_open() {
+    let place = Place::memory();
+    let mut log = place.open().await;
+    append_all(&mut log, 1, 0, 2 * FILE_BYTES, 512).await;
+    let mut parts = Vec::new();
+    for key in place.keys().await {
+        parts.push((key.clone(), place.store.get(&key, limits::OBJECT_BYTES_MAX).await.unwrap()));
+    }
+    log.compact(&at_once(), later()).await.unwrap();
+    let merged = place.keys().await.into_iter().find(|key| parts.iter().all(|(part, _)| part != key)).unwrap();
+    // As if the compactor had ended before it removed what it merged, and the disk had rotted then.
+    for (key, part) in &parts {
+        place.store.put_overwrite(key, part.clone()).await.unwrap();
+    }
+    let middle = place.store.head(&merged).await.unwrap().bytes as usize / 2;
+    change(&place, &merged, |bytes| bytes[middle] ^= 1).await;
+    let error = place.open().await.compact(&at_once(), later()).await.unwrap_err();
+    assert!(error.is_damage(), "{error}");
+    let keys = place.keys().await;
+    assert!(parts.iter().all(|(part, _)| keys.contains(part)), "{keys:?}");
 }

@@ -32,6 +32,8 @@ pub struct Startup<'a> {
     pub application_name: &'a str,
     /// What the session is for.
     pub purpose: Purpose,
+    /// Settings of the session, names and values. One that the server does not know ends the session.
+    pub settings: &'a [(&'a str, &'a str)],
 }
 
 impl Startup<'_> {
@@ -46,6 +48,7 @@ impl Startup<'_> {
         parameters.push(("application_name", self.application_name));
         parameters.push(("client_encoding", "UTF8"));
         parameters.push(("DateStyle", "ISO"));
+        parameters.extend(self.settings);
         let mut message = vec![0; 4];
         message.extend_from_slice(&PROTOCOL_3_0.to_be_bytes());
         for (name, value) in parameters {

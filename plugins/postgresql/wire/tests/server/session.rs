@@ -18,8 +18,13 @@ impl Session {
     pub(crate) fn open(folder: &str) -> Self {
         let stream = UnixStream::connect(format!("{folder}/.s.PGSQL.5432")).unwrap();
         let mut session = Self { stream, decoder: Decoder::new(), buffer: Vec::new() };
-        let startup =
-            Startup { user: "postgres", database: "", application_name: "test", purpose: Purpose::Replication };
+        let startup = Startup {
+            user: "postgres",
+            database: "",
+            application_name: "test",
+            purpose: Purpose::Replication,
+            settings: &[],
+        };
         session.send(&startup.encode().unwrap());
         session.decoder.authenticated();
         session.until(|message| matches!(message, Backend::ReadyForQuery(_)));
