@@ -10,7 +10,7 @@ use backstay_tests::{
     ledger::{self, Ledger, Workload},
     limits,
     postgres::{Installation, Options, Postgres},
-    rehearsal::Rehearsal,
+    rehearsal::{Rehearsal, Restored},
     s3::S3,
     scratch::wait_for,
     seed::Seed,
@@ -52,7 +52,7 @@ fn write(server: &Postgres, seed: &mut Seed, seconds: u64) -> Result<()> {
 }
 
 /// Restores the end of the log and compares it with what the server holds.
-fn restored_to_the_end(backstay: &Backstay, server: &Postgres) -> Result<()> {
+fn restored_to_the_end(backstay: &Backstay, server: &Postgres) -> Result<Restored> {
     // No history: nothing was written since the ledger was read.
     let history = History { events: Vec::new(), timelines: Vec::new() };
     let ends = Ledger::read(server)?;
@@ -60,7 +60,22 @@ fn restored_to_the_end(backstay: &Backstay, server: &Postgres) -> Result<()> {
         Rehearsal { backstay, installation: &server.installation, history: &history, ends: &ends, volumes: Vec::new() };
     let restored = rehearsal.start(&Stop::latest(), &[])?;
     let found = Ledger::read(&restored.server)?;
-    found.must_equal(&ends, &history).with_context(|| restored.server.log_tail())
+    found.must_equal(&ends, &history).with_context(|| restored.server.log_tail())?;
+    Ok(restored)
+}
+
+/// Flips a bit in the middle; twice, and the file is as it was.
+fn flip(file: &Path) -> Result<()> {
+    let mut bytes = fs::read(file)?;
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 4;
+    Ok(fs::write(file, bytes)?)
+}
+
+/// The largest of `packs` that is not in `old`: of nothing but noise.
+fn pack_of_noise<'a>(packs: &'a [PathBuf], old: &[PathBuf]) -> Result<&'a PathBuf> {
+    let bytes = |pack: &PathBuf| fs::metadata(pack).map_or(0, |there| there.len());
+    packs.iter().filter(|pack| !old.contains(pack)).max_by_key(|pack| bytes(pack)).context("no pack is new")
 }
 
 fn follow(backstay: &Backstay, server: &Postgres) -> Result<Running> {
@@ -149,11 +164,13 @@ fn an_index_and_a_backup_with_holes_are_repaired_as_far_as_that_goes() -> Result
     let installation = Installation::postgres_15()?;
     let server = Postgres::create(&installation, &Options::default())?;
     ledger::create(&server, None)?;
-    let backstay = Backstay::in_folder(&server.address())?;
+    let mut backstay = Backstay::in_folder(&server.address())?;
     let first = backstay.backup()?;
     let old = files(&backstay.repository().join("data"))?;
     write(&server, &mut seed, 1)?;
     server.sql("CREATE TABLE noise AS SELECT gen_random_uuid() AS id, gen_random_uuid() AS more FROM generate_series(1, 800000)")?;
+    // Else the next backup finds other pages.
+    server.sql("VACUUM (FREEZE) noise")?;
     let second = backstay.backup()?;
 
     for file in files(&backstay.repository().join("index"))? {
@@ -170,9 +187,16 @@ fn an_index_and_a_backup_with_holes_are_repaired_as_far_as_that_goes() -> Result
     ensure!(list(&nothing["plan"], "added-packs")?.is_empty(), "{nothing}");
 
     let packs = files(&backstay.repository().join("data"))?;
-    let lost =
-        packs.iter().filter(|pack| !old.contains(pack)).max_by_key(|pack| fs::metadata(pack).map_or(0, |m| m.len()));
-    fs::remove_file(lost.context("the second backup made no pack")?)?;
+    let packs_read =
+        |options: &[&str]| number(&backstay.ok(&[&["repo", "check", "main"], options].concat())?, "packs-read");
+    let [all, one, other] =
+        [&["--read-data"][..], &["--read-data-subset", "1/2"], &["--read-data-subset", "2/2"]].map(packs_read);
+    let (all, one, other) = (all?, one?, other?);
+    ensure!(all == packs.len() as u64 && one + other == all, "of {all} packs {one} and {other} are in the halves");
+    rot_is_taken_out_and_stored_again(&backstay, &server, &second.id, pack_of_noise(&packs, &old)?)?;
+
+    let packs = files(&backstay.repository().join("data"))?;
+    fs::remove_file(pack_of_noise(&packs, &old)?)?;
     ensure!(backstay.run(&["repo", "check", "main"])?.code == 5, "a pack that is gone was not missed");
     let done = backstay.ok(&["repo", "repair", "index", "main"])?;
     ensure!(list(&done["plan"], "broken")?[0]["id"] == second.id.as_str(), "{done}");
@@ -196,7 +220,59 @@ fn an_index_and_a_backup_with_holes_are_repaired_as_far_as_that_goes() -> Result
     ensure!(!files(&kept)?.iter().any(|file| file.ends_with("manifest.json")), "the manifest was kept");
     let stats = backstay.ok(&["repo", "stats", "main"])?;
     ensure!(list(&stats, "targets")?.iter().any(|target| target["target"].is_null()), "{stats}");
+    what_cannot_be_read_harms_no_other_target(&mut backstay, &first.id)?;
     backstay.finish()
+}
+
+/// A bit of a pack that only `needed_by` needs flips, where the database still has what it was.
+fn rot_is_taken_out_and_stored_again(
+    backstay: &Backstay,
+    server: &Postgres,
+    needed_by: &str,
+    pack: &Path,
+) -> Result<()> {
+    flip(pack)?;
+    backstay.fails(&["repo", "check", "main", "--read-data"], 5, &["damaged"])?;
+    let dry = backstay.ok(&["repo", "repair", "index", "main", "--read-data", "--dry-run"])?;
+    let done = backstay.ok(&["repo", "repair", "index", "main", "--read-data"])?;
+    ensure!(done["plan"] == dry["plan"] && done["refused"] == 0, "{dry} became {done}");
+    let rotten = list(&done["plan"], "rotten-packs")?;
+    ensure!(pack.ends_with(rotten[0]["pack"].as_str().unwrap_or_default()) && rotten.len() == 1, "{done}");
+    ensure!(number(&rotten[0], "lost-blobs")? == 1 && number(&done["plan"], "lost-blobs")? == 1, "{done}");
+    ensure!(list(&done["plan"], "broken")?[0]["id"] == needed_by && !pack.exists(), "{done}");
+    backstay.backup()?;
+    backstay.ok(&["repo", "check", "main", "--read-data"])?;
+    backstay.restic().check_read_data()?;
+    let noise = "SELECT count(*), sum(hashtext(id::text || more::text)::bigint) FROM noise";
+    let restored = restored_to_the_end(backstay, server)?;
+    ensure!(restored.server.sql(noise)? == server.sql(noise)?, "the noise is another one");
+    Ok(())
+}
+
+/// The snapshot of one target's backup cannot be read: others restore, and nothing is removed beside it.
+fn what_cannot_be_read_harms_no_other_target(backstay: &mut Backstay, unreadable: &str) -> Result<()> {
+    let grants = backstay.config().grants.join("\n");
+    backstay.reconfigure(|config| {
+        config.sections.push(format!(
+            "[targets.other]\nengine = \"postgresql\"\nrepository = \"main\"\nsettings = {{ slot = \"other\" }}\n\
+             [targets.other.grants]\n{grants}\n"
+        ));
+    })?;
+    backstay.ok(&["backup", "other"])?;
+    let snapshot = backstay.repository().join("snapshots").join(unreadable);
+    flip(&snapshot)?;
+    let into = backstay.scratch().join("other").display().to_string();
+    let restored = backstay.run(&["restore", "other", "--into", &into, "--to", "backup-end"])?;
+    let warned = restored.stderr.contains(&format!("left out backup {}", &unreadable[..8]));
+    ensure!(restored.code == 0 && warned, "{restored:?}");
+    ensure!(Path::new(&into).join("PG_VERSION").exists(), "{restored:?}");
+    for command in [&["forget", "other", "--keep-last", "1"][..], &["prune", "main"]] {
+        backstay.fails(command, 5, &[&format!("snapshots/{unreadable}")])?;
+    }
+    let checked = backstay.fails(&["repo", "check", "main"], 5, &["damaged"])?;
+    ensure!(checked.json["damaged"][0]["object"] == format!("snapshots/{unreadable}"), "{checked:?}");
+    ensure!(list(&checked.json, "problems")?.len() == 1, "{checked:?}");
+    flip(&snapshot)
 }
 
 /// Waits until the named repository holds as much log as the server has.

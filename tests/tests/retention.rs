@@ -5,17 +5,22 @@ use anyhow::{Context, Result, ensure};
 use backstay_tests::{
     backstay::{Backstay, Backup, TARGET, position},
     history::History,
+    kill::descendants,
     ledger::{self, Ledger, Workload},
     limits,
     postgres::{Installation, Options, Postgres},
     rehearsal::Rehearsal,
     s3::{self, S3},
-    scratch::wait_for,
+    scratch::{run, wait_for},
     seed::Seed,
     target::{Stop, Target},
 };
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use std::time::Duration;
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 /// Commits for a moment and sets a name; answers what was committed by then.
 fn write(server: &Postgres, seed: &mut Seed, name: &str) -> Result<Ledger> {
@@ -47,6 +52,19 @@ fn ids(value: &Value) -> Vec<&str> {
     value.as_array().into_iter().flatten().filter_map(|one| one["id"].as_str()).collect()
 }
 
+/// What people read of a command that must succeed.
+fn text(backstay: &Backstay, arguments: &[&str]) -> Result<String> {
+    Ok(String::from_utf8(run(&mut backstay.command(arguments))?.stdout)?)
+}
+
+/// Runs a command dry and then for good: both show the same plan to the letter, and only say otherwise what became of it.
+fn shown_and_done(backstay: &Backstay, arguments: &[&str], would: &str, did: &str) -> Result<String> {
+    let look = text(backstay, &[arguments, &["--dry-run"]].concat())?;
+    let done = text(backstay, arguments)?;
+    ensure!(look.matches(would).count() == 1 && look.replace(would, did) == done, "{look}\nbecame\n{done}");
+    Ok(done)
+}
+
 /// Runs it again while somebody else holds a lock, as a schedule would.
 fn when_unlocked(backstay: &Backstay, arguments: &[&str]) -> Result<Value> {
     wait_for("the repository to be unlocked", limits::COMMAND, || {
@@ -66,12 +84,11 @@ fn what_the_window_needs_stays_and_comes_back_and_the_rest_is_freed() -> Result<
     backstay.fails(&["forget", TARGET], 2, &["no retention policy"])?;
     let mut archive = backstay.archive()?;
     server.wait_streaming("backstay")?;
-    let mut made = Vec::new();
-    for name in ["first", "second", "third", "fourth"] {
-        let backup = backstay.backup()?;
-        made.push((name, backup, write(&server, &mut seed, name)?));
-    }
+    let mut make = |name| Ok::<_, anyhow::Error>((name, backstay.backup()?, write(&server, &mut seed, name)?));
+    let made = [make("first")?, make("second")?, make("third")?, make("fourth")?];
     backstay.wait_archived(&mut archive, server.flushed()?)?;
+
+    a_mirror_is_thinned_by_a_policy_of_its_own(&mut backstay, &made.each_ref().map(|(_, backup, _)| &*backup.id))?;
 
     // The window starts inside the third backup's log.
     let (_, third, _) = &made[2];
@@ -83,21 +100,29 @@ fn what_the_window_needs_stays_and_comes_back_and_the_rest_is_freed() -> Result<
     backstay.reconfigure(|config| config.limits.push(format!("[targets.{TARGET}.retention]\n{policy}")))?;
 
     let pinned = &made[0].1;
-    backstay.ok(&["backups", "pin", &pinned.id, "--reason", "audit"])?;
     let look = backstay.ok(&["forget", TARGET, "--dry-run"])?;
     ensure!(backstay.ok(&["backups", TARGET])?.as_array().is_some_and(|all| all.len() == 4), "a look forgot");
     let plan = backstay.ok(&["forget", TARGET])?;
-    ensure!(ids(&plan["kept"]) == ids(&look["kept"]) && ids(&plan["forgotten"]) == [&made[1].1.id], "{plan}\n{look}");
+    for part in ["kept", "forgotten", "waiting", "log"] {
+        ensure!(plan[part] == look[part], "{part}: {look}\nbecame\n{plan}");
+    }
+    ensure!(ids(&plan["forgotten"]) == [&made[1].1.id], "{plan}");
     let reasons = plan["kept"].to_string();
     ensure!(reasons.contains("audit") && reasons.contains("\"window\"") && reasons.contains("\"newest\""), "{plan}");
 
     let size = || -> Result<u64> { folder_bytes(&backstay.repository()) };
     let before = size()?;
-    let look = backstay.ok(&["prune", "main", "--dry-run"])?;
+    let most = backstay.ok(&["prune", "main", "--max-unused", "0", "--dry-run"])?;
+    let max_repack = (copied(&most)? - 1).to_string();
+    let bounded = ["prune", "main", "--max-unused", "0", "--max-repack", &max_repack];
+    let look = backstay.ok(&[&bounded[..], &["--dry-run"]].concat())?;
     ensure!(size()? == before, "a look freed something");
-    let plan = backstay.ok(&["prune", "main"])?;
+    ensure!(copied(&look)? < copied(&most)? && most["plan"]["unused-bytes-left"] == 0, "{most}\n{look}");
+    let plan = backstay.ok(&bounded)?;
     let (freed, told) = (before - size()?, plan["bytes-freed"].as_u64().context("bytes-freed")?);
-    ensure!(look["bytes-freed"] == plan["bytes-freed"] || told > 0, "{look}\n{plan}");
+    for part in ["plan", "logs", "bytes-freed"] {
+        ensure!(plan[part] == look[part], "{part}: {look}\nbecame\n{plan}");
+    }
     // New headers and an index take a little.
     ensure!(freed + 64 * 1024 > told, "freed {freed}, told {told}");
     ensure!(plan["logs"][0]["objects"].as_u64() > Some(0), "no log went: {plan}");
@@ -107,6 +132,11 @@ fn what_the_window_needs_stays_and_comes_back_and_the_rest_is_freed() -> Result<
     let last = write(&server, &mut seed, "after the prune")?;
     backstay.wait_archived(&mut archive, server.flushed()?)?;
     archive.stop()?;
+    // From here on it is another machine: what the server's was granted is not there.
+    fs::remove_file(backstay.scratch().join("database.password"))?;
+    let gone = backstay.scratch().join("gone").display().to_string();
+    backstay.reconfigure(|config| config.grants.push(format!("directories.data = \"{gone}\"")))?;
+    backstay.fails(&["backup", TARGET], 2, &["database.password"])?;
     let (_, fourth, of_fourth) = &made[3];
     restored(&backstay, &server, third, &named("third"), &made[2].2)?;
     restored(&backstay, &server, third, &named("fourth"), of_fourth)?;
@@ -120,6 +150,39 @@ fn what_the_window_needs_stays_and_comes_back_and_the_rest_is_freed() -> Result<
     let (sound, text) = backstay.restic().attempt(&["check"])?;
     ensure!(sound && !text.contains("not referenced"), "{text}");
     backstay.finish()
+}
+
+/// The mirror gets all four. Pins count there, whether they came along or were made later, and home stays as it is.
+fn a_mirror_is_thinned_by_a_policy_of_its_own(backstay: &mut Backstay, made: &[&str; 4]) -> Result<()> {
+    let judge = backstay.add_repository("second")?;
+    backstay.reconfigure(|config| config.target.push("mirrors = [\"second\"]".into()))?;
+    backstay.ok(&["backups", "pin", made[0], "--reason", "audit"])?;
+    let copied = backstay.ok(&["repo", "copy", "main", "second"])?;
+    let pairs = copied["copied"].as_array().context("copied")?;
+    let there = made.map(|id| pairs.iter().find(|pair| pair["from"] == id).and_then(|pair| pair["to"].as_str()));
+    let [Some(first), Some(second), Some(_), Some(fourth)] = there else { anyhow::bail!("not all came: {copied}") };
+    backstay.ok(&["backups", "pin", made[1], "--reason", "trial"])?;
+
+    let thin = ["forget", TARGET, "--repository", "second", "--keep-last", "1"];
+    let done = shown_and_done(backstay, &thin, "would forget", "forgot")?;
+    ensure!(["pinned: audit", "pinned: trial", "forgot 1 of 4"].iter().all(|words| done.contains(words)), "{done}");
+    let left = judge.snapshots()?;
+    ensure!(left.len() == 3 && [first, second, fourth].iter().all(|id| left.contains(&(*id).to_owned())), "{left:?}");
+    let home = backstay.ok(&["backups", TARGET])?;
+    ensure!(ids(&home) == made, "home was thinned: {home}");
+    let named = ["forget", TARGET, "--repository", "second", "--backup", &second[..12]];
+    backstay.fails(&named, 1, &["pinned: trial"])?;
+    backstay.ok(&["backups", "unpin", made[1]])?;
+    ensure!(ids(&backstay.ok(&named)?["forgotten"]) == [second], "unpinning did not reach the mirror");
+    shown_and_done(backstay, &["prune", "second"], "would free", "freed")?;
+    judge.check_read_data()
+}
+
+/// Bytes that a prune copies.
+fn copied(pruned: &Value) -> Result<u64> {
+    let repacked = pruned["plan"]["repack"].as_array().context("repack")?;
+    let bytes: Option<u64> = repacked.iter().map(|pack| pack["used-bytes"].as_u64()).sum();
+    bytes.context("used-bytes")
 }
 
 /// An RFC 3339 time as seconds since 1970.
@@ -200,9 +263,35 @@ fn writers_an_archive_prunes_and_stock_restic_work_on_one_repository_at_once() -
         let into = backstay.scratch().join(format!("to-{id}")).display().to_string();
         backstay.ok(&["restore", TARGET, "--into", &into, "--backup", id, "--to", "latest"])?;
     }
+    a_prune_waits_for_whoever_works_there(&backstay)?;
     let newest = backstay.backup()?;
     restored(&backstay, &server, &newest, &Stop::latest(), &expected)?;
     backstay.finish()
+}
+
+/// A backup that stands still in the middle holds its lock.
+fn a_prune_waits_for_whoever_works_there(backstay: &Backstay) -> Result<()> {
+    let locks = backstay.repository().join("locks");
+    let backup = backstay.spawn(&["backup", TARGET])?;
+    wait_for("the backup to take its lock", limits::COMMAND, || Ok(fs::read_dir(&locks)?.next().map(drop)))?;
+    let family: Vec<u32> = descendants(backup.pid()).into_iter().chain([backup.pid()]).collect();
+    let all = |signal| -> Result<()> {
+        let pids = family.iter().filter_map(|pid| Pid::from_raw(i32::try_from(*pid).ok()?));
+        Ok(pids.into_iter().try_for_each(|pid| kill_process(pid, signal))?)
+    };
+    all(Signal::STOP)?;
+    let begun = Instant::now();
+    backstay.fails(&["prune", "main", "--wait", "2s"], 1, &["the repository is locked"])?;
+    ensure!(begun.elapsed() >= Duration::from_secs(2), "it did not wait");
+    let prune = backstay.spawn(&["-v", "prune", "main", "--wait", "10m"])?;
+    let waits = || Ok(prune.log().contains("waiting for the lock").then_some(()));
+    wait_for("the prune to wait", limits::COMMAND, waits)?;
+    all(Signal::CONT)?;
+    for (what, running) in [("backup", backup), ("prune", prune)] {
+        let outcome = running.wait(limits::COMMAND)?;
+        ensure!(outcome.code == 0, "the {what} ended with {}: {}", outcome.code, outcome.stderr);
+    }
+    Ok(())
 }
 
 #[test]

@@ -37,6 +37,18 @@ fn show(door: Door, input: &[u8]) -> Seen {
 }
 
 #[test]
+fn a_door_that_takes_more_memory_than_its_input_is_worth_is_noticed() {
+    let takes = |bytes: usize| drop(std::hint::black_box(vec![1u8; bytes]));
+    assert_eq!(allocation_counter::measure(|| takes(1000)).bytes_max, 1000);
+    let greedy: Door = |input| {
+        drop(std::hint::black_box(vec![1u8; (1 << 20) + 65]));
+        Seen::of(input.len())
+    };
+    show(greedy, b"two");
+    assert!(std::panic::catch_unwind(|| show(greedy, b"1")).is_err());
+}
+
+#[test]
 fn every_known_input_is_taken_or_refused() {
     let (mut replayed, mut bytes) = (0, 0);
     for (target, door) in DOORS {

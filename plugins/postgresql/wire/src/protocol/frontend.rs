@@ -172,6 +172,7 @@ mod tests {
             database: "postgres",
             application_name: "backstay",
             purpose: Purpose::Replication,
+            settings: &[("idle_session_timeout", "0")],
         }
         .encode()
         .unwrap();
@@ -180,7 +181,7 @@ mod tests {
         assert_eq!(
             &message[8..],
             b"user\0backup\0replication\0true\0application_name\0backstay\0\
-              client_encoding\0UTF8\0DateStyle\0ISO\0\0"
+              client_encoding\0UTF8\0DateStyle\0ISO\0idle_session_timeout\x000\0\0"
         );
     }
 
