@@ -116,8 +116,6 @@ bench ?=
 bench: plugins ## Measure: against the peers, the sandbox's cost, the log; the reports go to docs/bench
 	@tools/install-deps bench
 	cargo build --locked --release -p backstay -p backstay-bench
-	target/release/log-append
-	target/release/sandbox-cost $(plugins)/postgresql.wasm
 	tests/bench/peers/run target/release $(plugins) $(bench)
 
 .PHONY: docs

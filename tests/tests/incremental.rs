@@ -3,12 +3,13 @@
 
 use anyhow::{Context, Result, ensure};
 use backstay_tests::{
-    backstay::Backstay,
+    backstay::{Backstay, Backup},
     history::History,
     ledger::{self, Ledger, Workload},
-    postgres::{Installation, Options, Postgres},
+    limits,
+    postgres::{self, Installation, Options, Postgres},
     rehearsal::{Rehearsal, adopt_restic_restore, restic_restore},
-    scratch::Scratch,
+    scratch::{Scratch, run, wait_for},
     seed::Seed,
     target::Stop,
 };
@@ -102,6 +103,52 @@ fn changed_blocks_become_full_backups() -> Result<()> {
     server.wait_ready(Duration::from_secs(60)).context("what stock restic restored must start under PostgreSQL")?;
     ensure!(server.sql(sum)? == expected);
     drop(server);
+    backstay.finish()
+}
+
+#[test]
+fn after_a_failover_everything_is_copied_and_changes_go_on_from_there() -> Result<()> {
+    let installation = Installation::postgres_18()?;
+    let mut primary = Postgres::create(&installation, &summarizing())?;
+    primary.sql("CREATE TABLE still AS SELECT n, md5(n::text) FROM generate_series(1, 100000) n")?;
+    primary.sql("CREATE TABLE growing AS SELECT n FROM generate_series(1, 1000) n")?;
+    let mut standby = primary.standby("second")?;
+    let backstay = Backstay::in_folder(&primary.address())?;
+    let by_changes = || {
+        let outcome = backstay.run(&["-v", "backup", "shop", "--method", "incremental"])?;
+        ensure!(outcome.code == 0, "{}", outcome.stderr);
+        Ok((Backup::read(&outcome.json)?, outcome.stderr.contains("changed its timeline")))
+    };
+    by_changes()?;
+    primary.sql("INSERT INTO growing SELECT n FROM generate_series(1, 1000) n")?;
+    let (_, switched) = by_changes()?;
+    ensure!(!switched, "there was no failover yet");
+
+    let end = primary.flushed()?;
+    let caught_up = format!("SELECT pg_last_wal_replay_lsn() >= '{end}'");
+    wait_for("the standby to catch up", limits::RECOVERY, || Ok((standby.sql(&caught_up)? == "t").then_some(())))?;
+    primary.stop(postgres::Stop::Fast)?;
+    standby.take_over(&primary)?;
+    standby.sql("INSERT INTO growing SELECT n FROM generate_series(1, 1000) n")?;
+    let (full, switched) = by_changes()?;
+    ensure!(switched, "the backup before is of another timeline");
+    standby.sql("INSERT INTO growing SELECT n FROM generate_series(1, 1000) n")?;
+    let (changes, switched) = by_changes()?;
+    ensure!(!switched, "the backup before is of this timeline");
+
+    for (backup, rows) in [(full, 3000), (changes, 4000)] {
+        let into = Scratch::new()?;
+        let data = into.join("data");
+        backstay.restore(&data, &["--backup".into(), backup.id])?;
+        run(installation.tool("pg_verifybackup").arg("-n").arg(&data))?;
+        let mut server = Postgres::adopt(&installation, &data)?;
+        server.start_without_waiting()?;
+        server.wait_recovered()?;
+        let found =
+            server.sql("SELECT (SELECT count(*) FROM growing), (SELECT sum(hashtext(t::text)) FROM still t)")?;
+        let expected = standby.sql(&format!("SELECT {rows}, sum(hashtext(t::text)) FROM still t"))?;
+        ensure!(found == expected, "{found} in place of {expected}");
+    }
     backstay.finish()
 }
 

@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, ensure};
 use backstay_tests::{
-    backstay::{Backstay, Backup, TARGET, position},
+    backstay::{Backstay, Backup, Running, TARGET, position},
     history::History,
     kill::descendants,
     ledger::{self, Ledger, Workload},
@@ -65,6 +65,16 @@ fn shown_and_done(backstay: &Backstay, arguments: &[&str], would: &str, did: &st
     Ok(done)
 }
 
+/// A command's process and all that came from it.
+fn family(of: &Running) -> Vec<u32> {
+    descendants(of.pid()).into_iter().chain([of.pid()]).collect()
+}
+
+fn signal(family: &[u32], signal: Signal) -> Result<()> {
+    let mut pids = family.iter().filter_map(|pid| Pid::from_raw(i32::try_from(*pid).ok()?));
+    Ok(pids.try_for_each(|pid| kill_process(pid, signal))?)
+}
+
 /// Runs it again while somebody else holds a lock, as a schedule would.
 fn when_unlocked(backstay: &Backstay, arguments: &[&str]) -> Result<Value> {
     wait_for("the repository to be unlocked", limits::COMMAND, || {
@@ -90,6 +100,9 @@ fn what_the_window_needs_stays_and_comes_back_and_the_rest_is_freed() -> Result<
 
     a_mirror_is_thinned_by_a_policy_of_its_own(&mut backstay, &made.each_ref().map(|(_, backup, _)| &*backup.id))?;
 
+    // It stands still for a while: idle, it moves the window on every few seconds, and no look would say what is done then.
+    let archiver = family(&archive);
+    signal(&archiver, Signal::STOP)?;
     // The window starts inside the third backup's log.
     let (_, third, _) = &made[2];
     let window = backstay.ok(&["window", TARGET])?;
@@ -113,7 +126,7 @@ fn what_the_window_needs_stays_and_comes_back_and_the_rest_is_freed() -> Result<
     let size = || -> Result<u64> { folder_bytes(&backstay.repository()) };
     let before = size()?;
     let most = backstay.ok(&["prune", "main", "--max-unused", "0", "--dry-run"])?;
-    let max_repack = (copied(&most)? - 1).to_string();
+    let max_repack = copied(&most)?.checked_sub(1).context("nothing is used in part")?.to_string();
     let bounded = ["prune", "main", "--max-unused", "0", "--max-repack", &max_repack];
     let look = backstay.ok(&[&bounded[..], &["--dry-run"]].concat())?;
     ensure!(size()? == before, "a look freed something");
@@ -126,6 +139,7 @@ fn what_the_window_needs_stays_and_comes_back_and_the_rest_is_freed() -> Result<
     // New headers and an index take a little.
     ensure!(freed + 64 * 1024 > told, "freed {freed}, told {told}");
     ensure!(plan["logs"][0]["objects"].as_u64() > Some(0), "no log went: {plan}");
+    signal(&archiver, Signal::CONT)?;
     archive.must_run()?;
     backstay.ok(&["repo", "check", "main", "--read-data"])?;
 
@@ -274,19 +288,15 @@ fn a_prune_waits_for_whoever_works_there(backstay: &Backstay) -> Result<()> {
     let locks = backstay.repository().join("locks");
     let backup = backstay.spawn(&["backup", TARGET])?;
     wait_for("the backup to take its lock", limits::COMMAND, || Ok(fs::read_dir(&locks)?.next().map(drop)))?;
-    let family: Vec<u32> = descendants(backup.pid()).into_iter().chain([backup.pid()]).collect();
-    let all = |signal| -> Result<()> {
-        let pids = family.iter().filter_map(|pid| Pid::from_raw(i32::try_from(*pid).ok()?));
-        Ok(pids.into_iter().try_for_each(|pid| kill_process(pid, signal))?)
-    };
-    all(Signal::STOP)?;
+    let family = family(&backup);
+    signal(&family, Signal::STOP)?;
     let begun = Instant::now();
     backstay.fails(&["prune", "main", "--wait", "2s"], 1, &["the repository is locked"])?;
     ensure!(begun.elapsed() >= Duration::from_secs(2), "it did not wait");
     let prune = backstay.spawn(&["-v", "prune", "main", "--wait", "10m"])?;
     let waits = || Ok(prune.log().contains("waiting for the lock").then_some(()));
     wait_for("the prune to wait", limits::COMMAND, waits)?;
-    all(Signal::CONT)?;
+    signal(&family, Signal::CONT)?;
     for (what, running) in [("backup", backup), ("prune", prune)] {
         let outcome = running.wait(limits::COMMAND)?;
         ensure!(outcome.code == 0, "the {what} ended with {}: {}", outcome.code, outcome.stderr);

@@ -20,11 +20,7 @@ use backstay_repo::{
     CheckOptions, CheckProgress, Problem, ReadData, RepoError, RepoErrorKind, RetryPolicy, Store,
     log::{LogChain, LogReport},
 };
-use std::{
-    collections::BTreeMap,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 /// Everything that says where a target can be restored to.
 pub(crate) struct Catalog {
@@ -120,10 +116,8 @@ impl Context {
 
     /// Checks a repository with its logs; reads as much as is wished, the logs where that is everything.
     pub(crate) async fn check(&self, open: &backstay_repo::Repository, read_data: ReadData) -> Result<Checked> {
-        let progress = Mutex::new(self.progress());
+        let progress = self.progress();
         let shown = |at: CheckProgress| {
-            // A drawing that panicked elsewhere is no reason to stop checking.
-            let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
             progress.update(&format!("pack {} of {}", at.packs_done, at.packs_total), at.bytes_done, None);
         };
         let report = open.check(CheckOptions { read_data }, shown).await?;

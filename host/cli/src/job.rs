@@ -22,7 +22,6 @@ use backstay_sandbox::{self as sandbox, Description, GrantKind, GrantRequest};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
 };
 
 impl Context {
@@ -53,13 +52,13 @@ impl Context {
             let repository =
                 home.as_ref().map(|home| backstay_pipeline::repository::unlocked(home.spec.clone(), &home.open));
             let spec = self.spec(target, plugin.clone(), repository, job)?;
-            let mut progress = self.progress();
+            let progress = self.progress();
             let bell = Bell::new();
             let shown = |event| {
                 if let Event::Progress { .. } = event {
                     bell.ring();
                 }
-                self.show(event, name, target, &mut progress);
+                self.show(event, name, target, &progress);
             };
             let Some(home) = home.filter(|_| !target.mirrors.is_empty()) else {
                 let result = backstay_pipeline::run_job(spec, &RunOptions::default(), shown).await?;
@@ -95,10 +94,8 @@ impl Context {
         home: &Home<'_>,
         dry_run: bool,
     ) -> Result<Level> {
-        let progress = Mutex::new(self.progress());
+        let progress = self.progress();
         let shown = |name: &str, done, total| {
-            // A drawing that panicked elsewhere is no reason to stop copying.
-            let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
             progress.update(&format!("mirror {name}"), done, Some(total));
         };
         let level = mirror::level(config, target, home, dry_run, &shown).await?;
@@ -135,7 +132,7 @@ impl Context {
         Ok(JobSpec { job, target, repository, cache: self.cache()?, log_level: self.log_level() })
     }
 
-    fn show(&self, event: Event, job: &'static str, target: &Target, progress: &mut Progress) {
+    fn show(&self, event: Event, job: &'static str, target: &Target, progress: &Progress) {
         match event {
             Event::Progress { phase, done, total } => progress.update(&phase, done, total),
             Event::Log { level, source, message, fields } => log(level, &source, job, target, &message, &fields),

@@ -2,11 +2,18 @@
 
 use crate::{limits::PROGRESS_DRAW_HZ, output};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use std::time::Instant;
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
 
-/// One line that is drawn again and again. Draws nothing when it is not wanted or nobody watches.
+/// One line that is drawn again and again, by whoever works. Draws nothing when it is not wanted or nobody watches.
 pub(crate) struct Progress {
     bars: MultiProgress,
+    line: Mutex<Line>,
+}
+
+struct Line {
     bar: Option<ProgressBar>,
     phase: String,
     phase_started: Instant,
@@ -15,7 +22,13 @@ pub(crate) struct Progress {
 impl Progress {
     /// `bars` is shared with the log, which writes around it.
     pub(crate) fn new(bars: &MultiProgress) -> Self {
-        Self { bars: bars.clone(), bar: None, phase: String::new(), phase_started: Instant::now() }
+        let line = Line { bar: None, phase: String::new(), phase_started: Instant::now() };
+        Self { bars: bars.clone(), line: Mutex::new(line) }
+    }
+
+    fn line(&self) -> MutexGuard<'_, Line> {
+        // A drawing that panicked elsewhere is no reason to stop working.
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The bars of a run: drawn on standard error, when it is a terminal and `wanted`.
@@ -29,13 +42,15 @@ impl Progress {
     }
 
     /// `done` of `total` bytes in `phase`.
-    pub(crate) fn update(&mut self, phase: &str, done: u64, total: Option<u64>) {
-        if self.phase != phase {
-            self.finish();
-            phase.clone_into(&mut self.phase);
-            self.phase_started = Instant::now();
+    pub(crate) fn update(&self, phase: &str, done: u64, total: Option<u64>) {
+        let mut line = self.line();
+        if line.phase != phase {
+            line.finish(&self.bars);
+            phase.clone_into(&mut line.phase);
+            line.phase_started = Instant::now();
         }
-        let bar = self.bar.get_or_insert_with(|| self.bars.add(ProgressBar::no_length().with_style(style(false))));
+        let (started, phase) = (line.phase_started, line.phase.clone());
+        let bar = line.bar.get_or_insert_with(|| self.bars.add(ProgressBar::no_length().with_style(style(false))));
         match total {
             Some(total) if bar.length() != Some(total) => {
                 bar.set_style(style(true));
@@ -43,17 +58,23 @@ impl Progress {
             }
             _ => {}
         }
-        let seconds = self.phase_started.elapsed().as_secs_f64().max(0.001);
-        bar.set_prefix(self.phase.clone());
+        let seconds = started.elapsed().as_secs_f64().max(0.001);
+        bar.set_prefix(phase);
         bar.set_message(format!("{}/s", output::size((done as f64 / seconds) as u64)));
         bar.set_position(done);
     }
 
     /// Takes the line away.
-    pub(crate) fn finish(&mut self) {
+    pub(crate) fn finish(&self) {
+        self.line().finish(&self.bars);
+    }
+}
+
+impl Line {
+    fn finish(&mut self, bars: &MultiProgress) {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
-            self.bars.remove(&bar);
+            bars.remove(&bar);
         }
         self.phase.clear();
     }

@@ -5,10 +5,13 @@
 
 Every tool has all cores, encrypts (but for pg_basebackup | zstd, which cannot), compresses with zstd at its fastest
 level, and writes to a folder of the same disk. Absolute times differ between machines and days; the ratios within one
-run are the result. The page cache is warm: everybody reads the same files, which fit into memory.
+run are the result. The page cache is warm for backups: everybody reads the same files, which fit into memory. Before a
+restore the repository is put out of it, whoever wrote it in whichever way; before a restore over a damaged folder that
+folder is put into it.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import pathlib
@@ -35,13 +38,29 @@ def ceiling(program, *what):
     return json.loads(out)["seconds"]
 
 
-def warm(folder):
-    """All files into the page cache, however they were written: everybody finds them the same."""
-    for root, _, names in os.walk(folder):
-        for name in names:
-            with open(os.path.join(root, name), "rb") as file:
-                while file.read(1 << 20):
-                    pass
+def files_below(folder):
+    for root, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            yield os.path.join(root, name)
+
+
+def cold(folder):
+    """All files out of the page cache."""
+    os.sync()
+    for path in files_below(folder):
+        with open(path, "rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def digest(folder):
+    """Of every file below it, with its path; reading brings all of it into the page cache."""
+    whole = hashlib.sha256()
+    for path in files_below(folder):
+        whole.update(os.path.relpath(path, folder).encode())
+        with open(path, "rb") as file:
+            whole.update(hashlib.file_digest(file, "sha256").digest())
+    return whole.hexdigest()
 
 
 def measure(arguments, folder):
@@ -70,7 +89,8 @@ def race(arguments, folder, cluster):
     running = [one for one in all_of_them if one.name in wanted]
     # Seconds, memory and added bytes by phase and contender, one of each a round.
     results = {phase: {one.name: [] for one in running} for phase in PHASES}
-    results["ceiling"], results["ceiling restore"] = [], []
+    for name in report.CEILINGS:
+        results[name] = []
     data_bytes = cluster.bytes()
     say(f"{data_bytes / 1e6:.0f} MB in {cluster.data}")
 
@@ -83,8 +103,9 @@ def race(arguments, folder, cluster):
 
     for number in range(arguments.rounds):
         if arguments.ceiling:
-            results["ceiling"].append(ceiling(arguments.ceiling, "backup", cluster.data))
-            say(f"full       ceiling                {results['ceiling'][-1]:7.2f} s")
+            for name in ("walk", "reread", "backup", "packs"):
+                results[f"ceiling {name}"].append(ceiling(arguments.ceiling, name, cluster.data))
+                say(f"ceiling    {name:22} {results[f'ceiling {name}'][-1]:7.2f} s")
         for one in running:
             one.reset()
             note("full", one, one.backup())
@@ -98,6 +119,7 @@ def race(arguments, folder, cluster):
         for one in going_on:
             note("changed", one, one.backup())
         cluster.append(10)
+        grown_bytes = cluster.bytes()
         for one in going_on:
             note("appended", one, one.backup())
         if arguments.ceiling:
@@ -108,16 +130,24 @@ def race(arguments, folder, cluster):
             say(f"restore    ceiling                {results['ceiling restore'][-1]:7.2f} s")
         for one in running:
             into = folder / "restored"
+            cold(one.repository)
             note("restore", one, one.restore(into))
+            right = digest(into)
             damage(into, 1, number)
-            warm(into)
-            note("mended", one, one.mend(into))
+            if digest(into) == right:
+                raise SystemExit("peers: nothing was damaged")
+            cold(one.repository)
+            mended = one.mend(into)
+            note("mended", one, mended)
+            if mended and digest(into) != right:
+                raise SystemExit(f"peers: {one.name} did not mend what was damaged")
             shutil.rmtree(into)
+        check_with_restic(running)
         if number + 1 < arguments.rounds:
             cluster.start_over()
-    check_with_restic(running)
     return {
         "megabytes": data_bytes / 1e6,
+        "grown megabytes": grown_bytes / 1e6,
         "rounds": arguments.rounds,
         "machine": report.machine(),
         "versions": {one.name: one.version() for one in running},

@@ -83,7 +83,8 @@ class Cluster:
                      FROM generate_series(1, {pages * 14}::bigint) i""")
         self.sql("CREATE TABLE noise (id int, body bytea) WITH (fillfactor = 90)")
         self.sql("ALTER TABLE noise ALTER body SET STORAGE EXTERNAL")
-        self.sql(f"INSERT INTO noise SELECT i, gen_random_bytes(880) FROM generate_series(1, {pages * 8}) i")
+        # Room for one row more on each page, as above.
+        self.sql(f"INSERT INTO noise SELECT i, gen_random_bytes(780) FROM generate_series(1, {pages * 8}) i")
         self.sql("VACUUM (FREEZE, ANALYZE)")
         self.settle()
 

@@ -1,7 +1,10 @@
 //! The unavoidable work, and nothing else, on all cores, in buffers that are used again:
 //!
 //! ```text
+//!   ceiling walk FOLDER              list and stat
+//!   ceiling reread FOLDER            read, page checksum, SHA-256
 //!   ceiling backup FOLDER            read, page checksum, SHA-256, zstd, AES with Poly1305; nothing is written
+//!   ceiling packs FOLDER             the same, and SHA-256 of what is sealed, which the format wants of packs
 //!   ceiling restore FOLDER SCRATCH   read, Poly1305, AES, zstd, SHA-256, write, make durable
 //! ```
 //!
@@ -50,11 +53,25 @@ fn list(folder: &Path, found: &mut Vec<(PathBuf, u64)>) -> Result<()> {
     Ok(())
 }
 
+/// How far a backup goes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Depth {
+    Hashed,
+    Sealed,
+    Packed,
+}
+
 /// One thread's share: chunks that nobody had before are compressed and sealed.
-fn work(ranges: &[(&Path, u64, u64)], next: &AtomicUsize, known: &Mutex<HashSet<Id>>, key: &MasterKey) -> Result<u64> {
+fn work(
+    ranges: &[(&Path, u64, u64)],
+    next: &AtomicUsize,
+    known: &Mutex<HashSet<Id>>,
+    key: &MasterKey,
+    depth: Depth,
+) -> Result<u64> {
     let mut compressor = zstd::bulk::Compressor::new(limits::ZSTD_LEVEL)?;
     let mut buffer = vec![0; RANGE as usize];
-    let mut sealed = Vec::new();
+    let (mut sealed, mut pack) = (Vec::new(), Vec::new());
     let mut bytes = 0;
     while let Some((path, start, length)) = ranges.get(next.fetch_add(1, Ordering::Relaxed)) {
         let plain = &mut buffer[..*length as usize];
@@ -65,14 +82,21 @@ fn work(ranges: &[(&Path, u64, u64)], next: &AtomicUsize, known: &Mutex<HashSet<
         let chunks: Vec<&[u8]> = plain.chunks(CHUNK).collect();
         for (chunk, id) in chunks.iter().zip(Id::of_each(&chunks)) {
             bytes += chunk.len() as u64;
-            if known.lock().map_err(|_| anyhow::anyhow!("a thread died"))?.insert(id) {
+            if depth > Depth::Hashed && known.lock().map_err(|_| anyhow::anyhow!("a thread died"))?.insert(id) {
                 sealed.resize(IV_BYTES + zstd::zstd_safe::compress_bound(chunk.len()), 0);
                 let length = compressor.compress_to_buffer(chunk, &mut sealed[IV_BYTES..])?;
                 sealed.truncate(IV_BYTES + length);
                 key.seal_tail(&mut sealed, 0);
                 black_box(&sealed);
+                if depth == Depth::Packed {
+                    pack.extend_from_slice(&sealed);
+                }
             }
         }
+        // Two packs side by side, as a backup hashes them.
+        let halves = pack.split_at(pack.len() / 2);
+        black_box(Id::of_each(&[halves.0, halves.1]));
+        pack.clear();
     }
     Ok(bytes)
 }
@@ -103,10 +127,10 @@ fn ranges(files: &[(PathBuf, u64)]) -> Vec<(&Path, u64, u64)> {
         .collect()
 }
 
-fn backup(files: &[(PathBuf, u64)]) -> Result<(u64, f64)> {
+fn backup(files: &[(PathBuf, u64)], depth: Depth) -> Result<(u64, f64)> {
     let ranges = ranges(files);
     let (next, known, key) = (AtomicUsize::new(0), Mutex::new(HashSet::new()), MasterKey::random());
-    on_all_cores(|| work(&ranges, &next, &known, &key))
+    on_all_cores(|| work(&ranges, &next, &known, &key, depth))
 }
 
 /// A range as it lies sealed, and where it goes.
@@ -205,15 +229,25 @@ fn main() -> Result<()> {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
     let mut files = Vec::new();
     let (bytes, seconds) = match arguments.iter().map(|one| one.to_str().unwrap_or_default()).collect::<Vec<_>>()[..] {
-        ["backup", folder] => {
+        ["walk", folder] => {
+            let begun = Instant::now();
             list(Path::new(folder), &mut files)?;
-            backup(&files)?
+            (files.iter().map(|(_, length)| length).sum(), begun.elapsed().as_secs_f64())
+        }
+        [how @ ("reread" | "backup" | "packs"), folder] => {
+            list(Path::new(folder), &mut files)?;
+            let depth = match how {
+                "reread" => Depth::Hashed,
+                "backup" => Depth::Sealed,
+                _ => Depth::Packed,
+            };
+            backup(&files, depth)?
         }
         ["restore", folder, scratch] => {
             list(Path::new(folder), &mut files)?;
             restore(&files, Path::new(scratch))?
         }
-        _ => anyhow::bail!("usage: ceiling backup FOLDER, or ceiling restore FOLDER SCRATCH"),
+        _ => anyhow::bail!("usage: ceiling walk|reread|backup|packs FOLDER, or ceiling restore FOLDER SCRATCH"),
     };
     writeln!(std::io::stdout(), "{}", serde_json::json!({ "bytes": bytes, "seconds": seconds }))?;
     Ok(())

@@ -16,8 +16,10 @@ use std::time::{Duration, Instant, SystemTime};
 const CHANCES: usize = 20;
 /// How long somebody sleeps: an archiver trusts its sight for longer than the first, and for less than the second.
 const SLEEPS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(1800)];
+/// For how many pauses of others it then waits: for none, or until a lock is theirs.
+const LOOKS: [usize; 2] = [0, 5];
 /// More requests than a client has of those that are put to sleep.
-const SLEEPS_MAX: usize = 40;
+const SLEEPS_MAX: usize = 30;
 /// Orders of one scenario that are tried.
 const ORDERS_MAX: usize = 20_000;
 /// What the whole table comes to at least.
@@ -41,7 +43,7 @@ enum Kind {
     Crash { order: usize, step: usize, crash: usize },
     Chance { seed: u64 },
     Order { choices: Vec<usize> },
-    Sleep { requests: usize, passes: usize },
+    Sleep { requests: usize, passes: usize, looks: usize },
 }
 
 impl std::fmt::Display for Case {
@@ -51,7 +53,7 @@ impl std::fmt::Display for Case {
         match &self.kind {
             Kind::Crash { order, step, crash } => write!(f, "crash/{order}.{step}.{crash}"),
             Kind::Chance { seed } => write!(f, "seed/{seed}"),
-            Kind::Sleep { requests, passes } => write!(f, "sleep/{requests}.{passes}"),
+            Kind::Sleep { requests, passes, looks } => write!(f, "sleep/{requests}.{passes}.{looks}"),
             Kind::Order { choices } => {
                 let choices: Vec<String> = choices.iter().map(usize::to_string).collect();
                 write!(f, "order/{}", choices.join("."))
@@ -75,7 +77,9 @@ impl std::str::FromStr for Case {
                 Kind::Crash { order: *order as usize, step: *step as usize, crash: *crash as usize }
             }
             ("seed", [seed]) => Kind::Chance { seed: *seed },
-            ("sleep", [requests, passes]) => Kind::Sleep { requests: *requests as usize, passes: *passes as usize },
+            ("sleep", [requests, passes, looks]) => {
+                Kind::Sleep { requests: *requests as usize, passes: *passes as usize, looks: *looks as usize }
+            }
             ("order", choices) => Kind::Order { choices: choices.iter().map(|choice| *choice as usize).collect() },
             _ => return Err(why()),
         };
@@ -202,8 +206,8 @@ fn units(rows: &[&'static Scenario], seed: u64) -> Vec<Unit> {
                 units.push(Unit::Chances { row, medium, seeds, steps });
             }
             if row.weather.kills {
-                // In turns, and two clients one after the other too.
-                let orders: &[usize] = if row.jobs.len() == 2 { &[0, 2] } else { &[2] };
+                // In turns, and two clients one after the other too: the second finds what the first one left.
+                let orders: &[usize] = if row.jobs.len() == 2 { &[2, 3] } else { &[2] };
                 units.extend(orders.iter().map(|order| Unit::Crashes { row, medium, order: *order }));
             }
         }
@@ -240,8 +244,8 @@ fn work(unit: &Unit, tally: &Tally) {
         }
         Unit::Sleeps { row, medium } => {
             for requests in 0..SLEEPS_MAX {
-                for passes in 0..SLEEPS.len() {
-                    let kind = Kind::Sleep { requests, passes };
+                for (passes, looks) in [(0, 0), (0, 1), (1, 0)] {
+                    let kind = Kind::Sleep { requests, passes, looks };
                     let case = Case { scenario: row.name, medium: *medium, kind };
                     tally.add(&case, &play(row, &case, *medium));
                 }
@@ -269,14 +273,15 @@ fn play(row: &'static Scenario, case: &Case, medium: Medium) -> Run {
         Kind::Crash { order, step, crash } => {
             let crashes = Crash::all(medium);
             let crash = crashes[*crash % crashes.len()];
-            run(row, medium, &mut CrashAt::new(Order::ALL[*order % 3], Some((*step, crash))))
+            run(row, medium, &mut CrashAt::new(Order::ALL[*order % Order::ALL.len()], Some((*step, crash))))
         }
         Kind::Chance { seed } => {
             let steps = (*seed & 0xFFF) as usize;
             run(row, medium, &mut Chance::new(*seed, row.weather, medium, row.jobs.len(), steps))
         }
-        Kind::Sleep { requests, passes } => {
-            run(row, medium, &mut SleepAt::new(*requests, row.jobs.len(), SLEEPS[*passes % SLEEPS.len()]))
+        Kind::Sleep { requests, passes, looks } => {
+            let (passes, looks) = (SLEEPS[*passes % SLEEPS.len()], LOOKS[*looks % LOOKS.len()]);
+            run(row, medium, &mut SleepAt::new(*requests, row.jobs.len(), passes, looks))
         }
         Kind::Order { choices } => run(row, medium, &mut Choices(choices.iter().copied().collect())),
     }

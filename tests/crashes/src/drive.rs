@@ -114,7 +114,7 @@ async fn drive(world: &World, ledger: &Ledger, plan: &mut dyn Plan, clients: &[J
         }
         silence = Duration::ZERO;
         let decision = plan.next(&View { waiting: &waiting, step });
-        step += 1;
+        step += usize::from(!matches!(decision, Decision::Wait(_)));
         match decision {
             Decision::Run { at, fault, steps_late } => world.release(at, fault, steps_late),
             Decision::Kill { at, steps_late } => kill(waiting[at].client, steps_late),

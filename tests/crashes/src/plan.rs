@@ -87,15 +87,17 @@ pub enum Order {
     Last,
     /// In turns.
     Turns,
+    /// The first client's until it has ended, then the next one's: nobody else does anything while it waits.
+    Alone,
 }
 
 impl Order {
     /// All of them.
-    pub const ALL: [Order; 3] = [Order::First, Order::Last, Order::Turns];
+    pub const ALL: [Order; 4] = [Order::First, Order::Last, Order::Turns, Order::Alone];
 
     fn pick(self, waiting: &[Glimpse], last: Option<usize>) -> usize {
         match self {
-            Self::First => 0,
+            Self::First | Self::Alone => 0,
             Self::Last => {
                 let client = waiting[waiting.len() - 1].client;
                 waiting.iter().position(|glimpse| glimpse.client == client).unwrap_or(0)
@@ -149,19 +151,31 @@ pub struct CrashAt {
     order: Order,
     crash: Option<(usize, Crash)>,
     last: Option<usize>,
+    /// How often to wait for somebody who may only be asleep.
+    patience: usize,
     at_end: Option<Luck>,
 }
+
+/// One of [`PATIENCE`] looks whether somebody who is alone goes on: together longer than the pause of a lock.
+const LOOK: Duration = Duration::from_millis(50);
+const PATIENCE: usize = 6;
 
 impl CrashAt {
     /// `crash` names the request by its number; nothing: it runs to its end.
     pub fn new(order: Order, crash: Option<(usize, Crash)>) -> Self {
-        Self { order, crash, last: None, at_end: None }
+        Self { order, crash, last: None, patience: PATIENCE, at_end: None }
     }
 }
 
 impl Plan for CrashAt {
     fn next(&mut self, view: &View<'_>) -> Decision {
         let at = self.order.pick(view.waiting, self.last);
+        let is_another = self.last.is_some_and(|last| last != view.waiting[at].client);
+        if self.order == Order::Alone && is_another && self.patience > 0 {
+            self.patience -= 1;
+            return Decision::Wait(LOOK);
+        }
+        self.patience = PATIENCE;
         self.last = Some(view.waiting[at].client);
         match self.crash {
             Some((step, crash)) if step <= view.step => {
@@ -193,12 +207,13 @@ pub struct SleepAt {
     requests_left: usize,
     clients: usize,
     passes: Option<Duration>,
+    looks_left: usize,
 }
 
 impl SleepAt {
-    /// It does so many requests before; `passes` is how long it sleeps.
-    pub fn new(requests: usize, clients: usize, passes: Duration) -> Self {
-        Self { requests_left: requests, clients, passes: Some(passes) }
+    /// It does so many requests before; `passes` is how long it sleeps, and then it waits for `looks` pauses of the others.
+    pub fn new(requests: usize, clients: usize, passes: Duration, looks: usize) -> Self {
+        Self { requests_left: requests, clients, passes: Some(passes), looks_left: looks }
     }
 }
 
@@ -216,7 +231,14 @@ impl Plan for SleepAt {
             self.passes = None;
             return Decision::Wait(passes);
         }
-        Decision::run(of(self.clients - 1).unwrap_or(0))
+        match of(self.clients - 1) {
+            Some(at) => Decision::run(at),
+            None if self.looks_left > 0 => {
+                self.looks_left -= 1;
+                Decision::Wait(LOOK)
+            }
+            None => Decision::run(0),
+        }
     }
 }
 

@@ -246,6 +246,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "writer-and-pruner-lock",
         before: Before::Fresh,
+        weather: Weather { naps: true, ..ROUGH },
         jobs: &[Job::Hold(LockKind::Shared), Job::Hold(LockKind::Exclusive)],
         every_order: true,
         ..PLAIN

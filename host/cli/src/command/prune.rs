@@ -17,7 +17,7 @@ use backstay_repo::{
 use serde::Serialize;
 use std::{
     fmt::Write as _,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -100,20 +100,14 @@ pub(crate) fn run(args: &PruneArgs, context: &Context) -> Result<()> {
         unused_percent_max: args.max_unused,
         repack_bytes_max: args.max_repack.unwrap_or(PruneOptions::default().repack_bytes_max),
     };
-    let progress = Mutex::new(context.progress());
-    let shown = |at: PruneProgress| {
-        // A drawing that panicked elsewhere is no reason to stop.
-        let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
-        match at {
-            PruneProgress::Marking { trees } => {
-                progress.update(&format!("looking what is used, folder {trees}"), 0, None)
-            }
-            PruneProgress::Repacking { packs_done, packs_total, bytes } => {
-                progress.update(&format!("copying pack {packs_done} of {packs_total}"), bytes, None);
-            }
-            PruneProgress::Removing { packs_done, packs_total } => {
-                progress.update(&format!("removing pack {packs_done} of {packs_total}"), 0, None);
-            }
+    let progress = context.progress();
+    let shown = |at: PruneProgress| match at {
+        PruneProgress::Marking { trees } => progress.update(&format!("looking what is used, folder {trees}"), 0, None),
+        PruneProgress::Repacking { packs_done, packs_total, bytes } => {
+            progress.update(&format!("copying pack {packs_done} of {packs_total}"), bytes, None);
+        }
+        PruneProgress::Removing { packs_done, packs_total } => {
+            progress.update(&format!("removing pack {packs_done} of {packs_total}"), 0, None);
         }
     };
     context.block_on(async {
@@ -127,7 +121,7 @@ pub(crate) fn run(args: &PruneArgs, context: &Context) -> Result<()> {
         let done = async {
             let plan = open.plan_prune(&options, &shown).await?;
             let mut logs = plan_logs(&open, &config).await?;
-            progress.lock().unwrap_or_else(PoisonError::into_inner).finish();
+            progress.finish();
             if !context.output().json {
                 context.output().lines(&page(args, &plan, &logs))?;
             }

@@ -123,6 +123,14 @@ mod tests {
     }
 
     #[test]
+    fn a_page_whose_whole_header_is_broken_is_told() {
+        let bytes = [page(0, 10), vec![0xff; 8192], page(2, 1000)].concat();
+        let found = inspect_part(&part("PG_15_202209061/5/16384", 0), &bytes).unwrap();
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].what.starts_with("block 1: its checksum is ffff, "), "{found:?}");
+    }
+
+    #[test]
     fn pages_written_since_the_backup_began_and_files_without_pages_are_not_judged() {
         let mut newer = page(0, 1000);
         newer[100] ^= 1;

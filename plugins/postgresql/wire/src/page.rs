@@ -258,6 +258,22 @@ mod tests {
     }
 
     #[test]
+    fn a_header_that_says_far_newer_is_broken() {
+        let start = Lsn(0x1_0000_0028);
+        for (ahead, verdict) in [(NEWER_BYTES_MAX - 1, PageVerdict::Newer), (NEWER_BYTES_MAX, PageVerdict::Good)] {
+            let mut page = page(start.0 + ahead, 7, 3);
+            assert_eq!(inspect_page(&page, 7, start), verdict);
+            page[5000] ^= 1;
+            assert_eq!(inspect_page(&page, 7, start).is_bad(), verdict == PageVerdict::Good);
+        }
+        // What disks and their firmware leave.
+        assert!(inspect_page(&[0xff; 8192], 7, start).is_bad());
+        let mut page = [0; 8192];
+        page[..8].fill(0xff);
+        assert_eq!(inspect_page(&page, 7, start), PageVerdict::NotEmpty);
+    }
+
+    #[test]
     fn a_page_of_a_stopped_server_is_judged_whatever_it_says() {
         let page = [0xff; 8192];
         assert_eq!(inspect_page(&page, 7, Lsn(u64::MAX - 1)), PageVerdict::Newer);

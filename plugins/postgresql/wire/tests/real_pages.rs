@@ -165,5 +165,10 @@ fn pages_written_after_the_start_are_not_judged() {
         assert_eq!(verdicts[3], PageVerdict::Newer);
         assert_eq!(verdicts[2], PageVerdict::Good);
         assert_eq!(verdicts[4], PageVerdict::Good);
+        // Newer than anything that the server may write, so broken.
+        let mut page = bytes[2 * 8192..3 * 8192].to_vec();
+        page[3] ^= 0x80;
+        assert!(inspect_page(&page, 2, start).is_bad());
+        assert!(inspect_page(&[0xff; 8192], 2, start).is_bad());
     }
 }

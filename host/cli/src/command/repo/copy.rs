@@ -14,10 +14,7 @@ use backstay_repo::{
     log::{LogChain, LogCopied, LogCopyOptions},
 };
 use serde::Serialize;
-use std::{
-    collections::BTreeSet,
-    sync::{Mutex, PoisonError},
-};
+use std::collections::BTreeSet;
 
 /// Arguments of `backstay repo copy`.
 #[derive(Debug, clap::Args)]
@@ -93,10 +90,9 @@ pub(crate) fn run(args: &CopyArgs, context: &Context) -> Result<()> {
             copy.release().await?;
             return Ok((plan, planned, CopyReport::default(), Vec::new()));
         }
-        let progress = Mutex::new(context.progress());
+        let progress = context.progress();
         let shown = |done, total| {
-            // A drawing that panicked elsewhere is no reason to stop copying.
-            progress.lock().unwrap_or_else(PoisonError::into_inner).update("copy", done, Some(total));
+            progress.update("copy", done, Some(total));
         };
         let report = copy.perform(shown).await?;
         drop(progress);

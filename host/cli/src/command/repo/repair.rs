@@ -6,7 +6,6 @@ use backstay_repo::{
     SnapshotRepairOptions, SnapshotsPlan,
 };
 use serde::Serialize;
-use std::sync::{Mutex, PoisonError};
 
 /// What to repair.
 #[derive(Debug, clap::Subcommand)]
@@ -80,10 +79,9 @@ fn index(args: &IndexArgs, context: &Context) -> Result<()> {
     let options = IndexRepairOptions { read_data: args.read_data };
     let (plan, refused) = context.block_on(async {
         let open = catalog::open(repository).await?;
-        let progress = Mutex::new(context.progress());
+        let progress = context.progress();
         let shown = |done, total| {
-            // A drawing that panicked elsewhere is no reason to stop reading.
-            progress.lock().unwrap_or_else(PoisonError::into_inner).update("read", done, Some(total));
+            progress.update("read", done, Some(total));
         };
         let repair = IndexRepair::plan(&open, lock(args.dry_run), options, shown).await?;
         drop(progress);
@@ -123,10 +121,9 @@ fn snapshots(args: &SnapshotsArgs, context: &Context) -> Result<()> {
     let options = SnapshotRepairOptions { read_data: args.read_data, remove_damaged: args.remove_damaged };
     let (plan, repaired) = context.block_on(async {
         let open = catalog::open(repository).await?;
-        let progress = Mutex::new(context.progress());
+        let progress = context.progress();
         let shown = |done, total| {
-            // A drawing that panicked elsewhere is no reason to stop reading.
-            progress.lock().unwrap_or_else(PoisonError::into_inner).update("read", done, Some(total));
+            progress.update("read", done, Some(total));
         };
         let repair = SnapshotRepair::plan(&open, lock(args.dry_run), options, shown).await?;
         drop(progress);

@@ -14,10 +14,7 @@ use backstay_repo::{
     log::{LogChain, LogUsage},
 };
 use serde::Serialize;
-use std::{
-    collections::BTreeMap,
-    sync::{Mutex, PoisonError},
-};
+use std::collections::BTreeMap;
 
 /// What a repository holds, as `--json` shows it.
 #[derive(Serialize)]
@@ -103,10 +100,8 @@ async fn count(open: &Repository, context: &Context) -> Result<(Vec<TargetView>,
     let group = |snapshot: &Snapshot| names.iter().position(|name| *name == owners.get(&snapshot.id).cloned());
     let grouped: Vec<(Snapshot, usize)> =
         snapshots.into_iter().filter_map(|snapshot| group(&snapshot).map(|group| (snapshot, group))).collect();
-    let progress = Mutex::new(context.progress());
+    let progress = context.progress();
     let shown = |at: StatsProgress| {
-        // A drawing that panicked elsewhere is no reason to stop counting.
-        let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
         progress.update(&format!("backup {} of {}", at.done, at.total), 0, None);
     };
     let stats = open.stats(&grouped, shown).await.map_err(|error| match error.kind() {

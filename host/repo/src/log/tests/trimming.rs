@@ -1,6 +1,6 @@
 //! Log that nobody needs goes, from its oldest piece on.
 
-use super::*;
+use super::{faulty::Crashing, *};
 use backstay_core::LogNeed;
 
 fn need(epoch: u64, offset: u64) -> LogNeed {
@@ -94,5 +94,33 @@ async fn wherever_it_ends_there_is_no_hole() {
         let half = TrimPlan { keys: plan.keys[..stop.min(plan.keys.len())].to_vec(), ..plan };
         place.open().await.trim(&half).await.unwrap();
         assert_eq!(place.open().await.chain().gaps(), [], "after {stop} objects");
+    }
+}
+
+#[tokio::test]
+async fn a_trim_that_crashes_leaves_no_hole_and_the_next_one_ends_it() {
+    for (changes, applies) in (0..).flat_map(|changes| [(changes, false), (changes, true)]) {
+        let below = Arc::new(object_store::memory::InMemory::new());
+        let place = Place::on(Store::from_object_store(below.clone(), "memory"));
+        let mut log = place.open().await;
+        append_all(&mut log, 1, 0, FILE_BYTES, 512).await;
+        let first = Segment { follows: Some(at(1, FILE_BYTES)), ..piece(2, FILE_BYTES, FILE_BYTES + 512) };
+        log.append(&first, body(&first)).await.unwrap();
+        append_all(&mut log, 2, FILE_BYTES + 512, 2 * FILE_BYTES, 512).await;
+        let faults = Crashing::new(below, changes, applies);
+        let crashing = Place { store: Store::from_object_store(Arc::new(faults.clone()), "crashing"), ..place.clone() };
+        let trimming = crashing.open().await;
+        let plan = trimming.plan_trim(&need(2, FILE_BYTES + 1024)).await.unwrap();
+        let done = trimming.trim(&plan).await;
+        assert_eq!(done.is_err(), faults.has_crashed(), "{done:?}");
+        let left = place.open().await;
+        assert_eq!(left.chain().gaps(), [], "after {changes} changes");
+        assert!(left.check(true).await.unwrap().is_sound(), "after {changes} changes");
+        trim(&place, &need(2, FILE_BYTES + 1024)).await;
+        assert_reads(&place.open().await, 2, FILE_BYTES + 1024, 2 * FILE_BYTES).await;
+        if !faults.has_crashed() {
+            assert!(changes > 8, "{changes}: pieces of two epochs go, and more");
+            break;
+        }
     }
 }
