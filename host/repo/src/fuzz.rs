@@ -213,6 +213,7 @@ fn references(bytes: &[u8]) -> Seen {
         assert!(nodes.is_empty() || read.is_err(), "a tree restores that nobody could prune around");
         return seen;
     };
+    let _ = references.bytes();
     let contents = references.files.iter().flat_map(|file| &file.content);
     let named: HashSet<&Id> = contents.chain(references.folders.iter().map(|folder| &folder.subtree)).collect();
     for node in nodes.into_iter().filter_map(|node| node.read(None).ok()) {

@@ -80,9 +80,9 @@ impl References {
         Ok(references)
     }
 
-    /// Bytes of its files.
+    /// Bytes of its files, as far as a number holds them: a damaged tree may say anything.
     pub(crate) fn bytes(&self) -> u64 {
-        self.files.iter().map(|file| file.bytes).sum()
+        self.files.iter().fold(0, |sum, file| file.bytes.saturating_add(sum))
     }
 }
 

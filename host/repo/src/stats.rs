@@ -156,7 +156,7 @@ impl Counter<'_> {
         let (restore_bytes, files) = self.size(snapshot.tree);
         for usage in [&mut self.stats.all, &mut self.stats.groups[group]] {
             usage.snapshots += 1;
-            usage.restore_bytes += restore_bytes;
+            usage.restore_bytes = usage.restore_bytes.saturating_add(restore_bytes);
         }
         let after = self.stats.all;
         self.stats.added.push(Added {
@@ -193,7 +193,7 @@ impl Counter<'_> {
         let (mut bytes, mut files) = (0, 0);
         let mut ahead = vec![tree];
         while let Some(tree) = ahead.pop().and_then(|id| self.trees.get(&id)) {
-            bytes += tree.bytes;
+            bytes = tree.bytes.saturating_add(bytes);
             files += tree.files;
             ahead.extend(tree.below.iter().copied());
         }

@@ -127,7 +127,7 @@ impl SnapshotReader {
             disk: into.open(".").map_err(failed("."))?,
             lost: Mutex::default(),
             progress: options.progress,
-            bytes_total: sizes.sum(),
+            bytes_total: sizes.fold(0, u64::saturating_add),
             files_total: files.len() as u64,
             bytes_done: AtomicU64::new(0),
             files_done: AtomicU64::new(0),

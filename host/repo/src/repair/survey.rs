@@ -94,7 +94,7 @@ impl<'a> Survey<'a> {
                 continue;
             }
             broken.whole_files += tree.files;
-            broken.whole_bytes += tree.bytes;
+            broken.whole_bytes = broken.whole_bytes.saturating_add(tree.bytes);
             if tree.whole && !MANIFEST_PATH.starts_with(&path) {
                 // Nothing to name below, but all of it counts.
                 ahead.extend(tree.below.iter().map(|below| (path.clone(), *below)));
@@ -108,7 +108,7 @@ impl<'a> Survey<'a> {
                     broken.add(format!("/{path}: {holes} of its {} chunks", file.content.len()));
                 } else if path == MANIFEST_PATH {
                     manifest = true;
-                    broken.whole_bytes -= file.bytes;
+                    broken.whole_bytes = broken.whole_bytes.saturating_sub(file.bytes);
                 }
             }
             ahead.extend(references.folders.iter().map(|folder| (join(&path, &folder.name), folder.subtree)));
@@ -149,7 +149,7 @@ impl<'a> Survey<'a> {
         for file in &references.files {
             if file.content.iter().all(|blob| self.has(BlobKind::Data, blob)) {
                 files += 1;
-                bytes += file.bytes;
+                bytes = file.bytes.saturating_add(bytes);
             } else {
                 whole = false;
             }
