@@ -1,4 +1,4 @@
-//! Every other version from 13 to 18: back up by both methods, archive, restore to a name and to the end.
+//! Every other version from 13 to 18: back up by `stream` and `files`, archive, restore to a name and to the end.
 //!
 //! The versions differ in the dialect of `BASE_BACKUP` (new in 15), in how backup mode is entered over SQL (renamed
 //! in 15), in what may be asked about a slot (new in 15), and in the manifest (second form in 17).

@@ -46,6 +46,10 @@ pub(crate) async fn run(work: &Work, spec: &RestoreSpec) -> Result<RestoreSummar
 async fn with_lock(work: &Work, spec: &RestoreSpec, repository: &Repository) -> Result<RestoreSummary, Failure> {
     let target = &work.spec.target;
     let backups = catalog::readable_backups(repository, &target.name, spec.backup.as_ref()).await?;
+    if backups.is_empty() {
+        // What cannot be read may be the one: then that is what to tell.
+        catalog::entries(repository, Some(&target.name)).await?;
+    }
     let log = Arc::new(repository::open_log(repository, &target.name).await?);
     let confirmed = log.confirmed().await?;
     let request = RestoreRequest {

@@ -356,3 +356,26 @@ fn node(dir: &Dir, path: &RelativePath, metadata: &Metadata) -> io::Result<Optio
         },
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use cap_std::ambient_authority;
+
+    #[test]
+    fn a_folder_that_went_since_it_was_listed_is_empty() {
+        let place = tempfile::tempdir().unwrap();
+        let dir = Dir::open_ambient_dir(place.path(), ambient_authority()).unwrap();
+        std::fs::create_dir_all(place.path().join("base/1")).unwrap();
+        std::fs::write(place.path().join("base/1/file"), "rows").unwrap();
+        let below = |path: &str| {
+            let mut nodes = Vec::new();
+            walk(&dir, Some(&RelativePath::new(path).unwrap()), &mut nodes).map(|()| nodes.len())
+        };
+        assert_eq!(below("base").unwrap(), 2);
+        assert_eq!(below("base/pgsql_tmp").unwrap(), 0);
+        // Nothing but absence is taken for it.
+        assert!(below("base/1/file").is_err());
+    }
+}

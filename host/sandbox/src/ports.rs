@@ -126,7 +126,7 @@ pub trait LogSink: Send + Sync + 'static {
     async fn append(&self, segment: Segment, body: Bytes) -> Result<(), EngineError>;
     /// The log is complete up to there.
     async fn confirm(&self, at: Position, when: Timestamp) -> Result<(), EngineError>;
-    /// A small side file.
+    /// A note: a small file beside the log.
     async fn put_note(&self, name: &str, bytes: Bytes) -> Result<(), EngineError>;
 }
 

@@ -36,7 +36,7 @@ impl LogWriter {
         self.0.confirm(at, when).await
     }
 
-    /// A small side file, durable once this answers ok.
+    /// A note: a small file beside the log, durable once this answers ok.
     pub async fn put_note(&self, name: &str, bytes: &[u8]) -> Result<()> {
         self.0.put_note(name, bytes).await
     }

@@ -144,7 +144,7 @@ fn told(args: &FetchArgs, context: &Context, bytes: u64) -> Result<()> {
     context.output().result(&result, text)
 }
 
-/// A side file, such as PostgreSQL's `.history`.
+/// A note, such as PostgreSQL's `.history`.
 async fn note(log: &LogChain, args: &FetchArgs) -> Result<Vec<u8>> {
     if !log.notes().await?.contains(&args.file) {
         return Err(Failure::new(

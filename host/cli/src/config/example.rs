@@ -1,6 +1,6 @@
 //! The commented file that `backstay init` writes.
 
-/// A configuration that parses as it stands, with every key explained.
+/// A configuration that parses as it stands, with the keys that most need explained.
 /// The reference in `docs/src/reference/configuration.md` quotes it whole.
 pub(crate) const EXAMPLE: &str = r#"# Backstay's configuration. Unknown keys are errors.
 # Relative paths start from this file's folder.

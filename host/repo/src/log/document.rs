@@ -96,7 +96,7 @@ impl LogChain {
         }))
     }
 
-    /// Stores a side file. A name stands for one content for ever.
+    /// Stores a note. A name stands for one content for ever.
     ///
     /// # Errors
     /// [`LogError::Conflict`] when the name has other content.

@@ -4,7 +4,7 @@
 //!   logs/<target>/identity                         which database this is
 //!                /confirmed                        complete up to here, at this time
 //!                /index                            headers of merged pieces, to load faster
-//!                /notes/<name>                     side files
+//!                /notes/<name>                     notes
 //!                /<epoch>/claim                    where the epoch starts
 //!                        /<start>                  a piece as it was appended
 //!                        /<start>-<end>-<file>     pieces of one database file, merged

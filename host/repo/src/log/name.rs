@@ -19,7 +19,7 @@ pub(crate) enum ObjectName {
     Confirmed,
     /// `index`: the headers of merged pieces, so that they need not be read one by one.
     Index,
-    /// `notes/<name>`: a side file.
+    /// `notes/<name>`: a note.
     Note(String),
 }
 
