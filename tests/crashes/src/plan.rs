@@ -139,7 +139,6 @@ impl Crash {
                 Self::KillAfterAndPower(Luck::None),
                 Self::KillAfterAndPower(Luck::Some(1)),
                 Self::PowerAfter(Luck::None),
-                Self::PowerAfter(Luck::All),
                 Self::PowerAfter(Luck::Some(1)),
             ],
         }
