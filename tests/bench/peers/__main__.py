@@ -54,12 +54,14 @@ def cold(folder):
 
 
 def digest(folder):
-    """Of every file below it, with its path; reading brings all of it into the page cache."""
+    """Of every table and index below it, with its path: settings say when they were written. Reading brings all files into
+    the page cache."""
     whole = hashlib.sha256()
     for path in files_below(folder):
-        whole.update(os.path.relpath(path, folder).encode())
         with open(path, "rb") as file:
-            whole.update(hashlib.file_digest(file, "sha256").digest())
+            of_this = hashlib.file_digest(file, "sha256").digest()
+        if "base" in pathlib.Path(path).parts:
+            whole.update(os.path.relpath(path, folder).encode() + of_this)
     return whole.hexdigest()
 
 
