@@ -75,8 +75,8 @@ async fn run_here(scenario: &Scenario, medium: Medium, plan: &mut dyn Plan) -> R
     let auditor = surroundings(AUDITOR, 0);
     let mut broken = match abandoned {
         true => Vec::new(),
-        // In every third case somebody works on too: that is most of what a case costs.
-        false => crate::scenario::aftermath(scenario, &auditor, steps.is_multiple_of(3)).await,
+        // In every fifth case somebody works on too: that is most of what a case costs.
+        false => crate::scenario::aftermath(scenario, &auditor, steps.is_multiple_of(5)).await,
     };
     broken.splice(0..0, ledger.snapshot().violations);
     Run { broken, steps, trace: world.steps(), abandoned, world, auditor }
