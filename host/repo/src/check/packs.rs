@@ -3,11 +3,10 @@
 use super::damage::Damage;
 use super::report::CheckReport;
 use super::{CheckProgress, ReadData};
-use crate::aligned::AlignedBuffer;
 use crate::index::IndexFile;
 use crate::pack::{PackedBlob, pack_bytes, read_header};
-use crate::read::fetch::own;
-use crate::{Id, RepoError, RepoErrorKind, Repository, Result};
+use crate::read::fetch::unopened;
+use crate::{Id, RepoErrorKind, Repository, Result};
 use futures::StreamExt;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -133,17 +132,9 @@ async fn read_pack(repository: &Repository, id: Id, indexed: Vec<PackedBlob>) ->
             Ok(_) => found.causes.push("its header and the index differ".to_owned()),
             Err(error) => found.causes.push(format!("its header does not open: {error}")),
         }
-        let (mut pack, mut plain) = (own(pack), AlignedBuffer::default());
-        for blob in indexed {
-            let range = blob.offset as usize..blob.offset as usize + blob.length as usize;
-            let opened = match pack.get_mut(range) {
-                Some(sealed) => blob.open(&key, sealed, &mut plain),
-                None => Err(RepoError::new(RepoErrorKind::Damaged, "the pack ends before it")),
-            };
-            if let Err(error) = opened {
-                found.causes.push(format!("blob {} does not open: {error}", blob.id));
-                found.blobs.push(blob);
-            }
+        for (blob, error) in unopened(&key, pack, indexed) {
+            found.causes.push(format!("blob {} does not open: {error}", blob.id));
+            found.blobs.push(blob);
         }
         Ok(found)
     })

@@ -5,7 +5,7 @@ use crate::aligned::AlignedBuffer;
 use crate::index::{IndexFile, Place, load_file};
 use crate::limits::{DELETES_AT_ONCE, INDEX_BLOBS_MAX, PACK_BYTES, REPACKS_AT_ONCE};
 use crate::lock::Lock;
-use crate::pack::{BlobKind, PackedBlob};
+use crate::pack::PackedBlob;
 use crate::read::fetch::{Reads, get, open_all};
 use crate::write::packer::Packer;
 use crate::{Id, RepoError, RepoErrorKind, Repository, Result, document};
@@ -85,14 +85,7 @@ async fn copy(repository: &Repository, packer: &Arc<Packer>, pack: Id, blobs: Ve
     let (packer, runtime) = (Arc::clone(packer), Handle::current());
     tokio::task::spawn_blocking(move || {
         for (start, bytes, kept) in verified {
-            // Old packs of restic hold both kinds.
-            for kind in [BlobKind::Data, BlobKind::Tree] {
-                let places = kept.iter().filter(|blob| blob.kind == kind).map(|blob| {
-                    let from = (u64::from(blob.offset) - start) as usize;
-                    (*blob, from..from + blob.length as usize)
-                });
-                packer.store_sealed(&runtime, kind, &bytes, places)?;
-            }
+            packer.store_sealed(&runtime, &bytes, start, &kept)?;
         }
         Ok::<_, RepoError>(())
     })

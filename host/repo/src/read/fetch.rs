@@ -87,6 +87,19 @@ pub(crate) fn own(bytes: Bytes) -> BytesMut {
     bytes.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]))
 }
 
+/// Those of a pack's blobs that do not open, and why. It lies in `pack` from its beginning on.
+pub(crate) fn unopened(key: &MasterKey, pack: Bytes, blobs: Vec<PackedBlob>) -> Vec<(PackedBlob, RepoError)> {
+    let (mut pack, mut plain) = (own(pack), AlignedBuffer::default());
+    let mut open = |blob: &PackedBlob| {
+        let range = blob.offset as usize..blob.offset as usize + blob.length as usize;
+        match pack.get_mut(range) {
+            Some(sealed) => blob.open(key, sealed, &mut plain),
+            None => Err(RepoError::new(RepoErrorKind::Damaged, "the pack ends before it")),
+        }
+    };
+    blobs.into_iter().filter_map(|blob| Some((blob, open(&blob).err()?))).collect()
+}
+
 /// Opens the blobs of a read, each once, into `plain`, and hands them out in order and in groups, verified: the group's
 /// plaintext, and which part of it everybody wants.
 pub(crate) fn open_all<T>(

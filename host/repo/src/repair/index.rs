@@ -198,21 +198,12 @@ impl IndexRepair {
         for (pack, blobs) in &self.changes.salvage {
             let Some(sealed) = rot::read_pack(&self.repository, *pack).await? else { continue };
             // Looked at once more: nothing that does not open may get a new place.
-            let whole = rot::whole(&self.repository, sealed.clone(), blobs.clone()).await?;
-            if whole.len() < blobs.len() {
+            if !rot::rotten(&self.repository, sealed.clone(), blobs.clone()).await?.is_empty() {
                 let what = format!("less of pack {} can be read than a moment ago", pack.short());
                 return Err(RepoError::new(RepoErrorKind::Damaged, what).advise("nothing was removed; start again"));
             }
-            let (packer, runtime) = (Arc::clone(&packer), Handle::current());
-            let stored = tokio::task::spawn_blocking(move || {
-                for kind in [BlobKind::Data, BlobKind::Tree] {
-                    let places = whole.iter().filter(|blob| blob.kind == kind);
-                    let places = places.map(|blob| (*blob, blob.offset as usize..(blob.offset + blob.length) as usize));
-                    packer.store_sealed(&runtime, kind, &sealed, places)?;
-                }
-                Ok::<_, RepoError>(())
-            });
-            stored.await??;
+            let (packer, runtime, blobs) = (Arc::clone(&packer), Handle::current(), blobs.clone());
+            tokio::task::spawn_blocking(move || packer.store_sealed(&runtime, &sealed, 0, &blobs)).await??;
         }
         packer.finish().await
     }

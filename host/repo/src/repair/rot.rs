@@ -1,8 +1,7 @@
 //! Rot: blobs that are where the index says and do not open, found by reading every byte.
 
-use crate::aligned::AlignedBuffer;
 use crate::pack::PackedBlob;
-use crate::read::fetch::own;
+use crate::read::fetch::unopened;
 use crate::{Id, RepoErrorKind, Repository, Result};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
@@ -27,11 +26,7 @@ pub(super) async fn find(
             let (read, all) = (bytes(&blobs), blobs.iter().map(|blob| blob.offset).collect::<HashSet<u32>>());
             let rotten = match read_pack(repository, pack).await? {
                 None => all,
-                Some(sealed) => {
-                    let whole = whole(repository, sealed, blobs).await?;
-                    let whole: HashSet<u32> = whole.iter().map(|blob| blob.offset).collect();
-                    &all - &whole
-                }
+                Some(sealed) => rotten(repository, sealed, blobs).await?,
             };
             Ok::<_, crate::RepoError>((read, pack, rotten))
         })
@@ -56,16 +51,9 @@ pub(super) async fn read_pack(repository: &Repository, pack: Id) -> Result<Optio
     }
 }
 
-/// Those of a pack's blobs that open.
-pub(super) async fn whole(repository: &Repository, sealed: Bytes, blobs: Vec<PackedBlob>) -> Result<Vec<PackedBlob>> {
+/// Where those of a pack's blobs begin that do not open.
+pub(super) async fn rotten(repository: &Repository, sealed: Bytes, blobs: Vec<PackedBlob>) -> Result<HashSet<u32>> {
     let key = Arc::clone(repository.shared_key());
-    let opened = tokio::task::spawn_blocking(move || {
-        let (mut pack, mut plain) = (own(sealed), AlignedBuffer::default());
-        let mut opens = |blob: &PackedBlob| {
-            let range = blob.offset as usize..blob.offset as usize + blob.length as usize;
-            pack.get_mut(range).is_some_and(|sealed| blob.open(&key, sealed, &mut plain).is_ok())
-        };
-        blobs.into_iter().filter(|blob| opens(blob)).collect()
-    });
-    Ok(opened.await?)
+    let look = tokio::task::spawn_blocking(move || unopened(&key, sealed, blobs));
+    Ok(look.await?.into_iter().map(|(blob, _)| blob.offset).collect())
 }

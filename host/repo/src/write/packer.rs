@@ -192,23 +192,30 @@ impl Packer {
         pushed.inspect_err(|error| self.fail(error))
     }
 
-    /// Stores blobs of one kind that are sealed and verified already, as they lie one after another in `sealed`; blocks
-    /// like [`Packer::store`].
+    /// Stores blobs that are sealed and verified already, with the first byte of their old pack that is in `sealed`; blocks
+    /// like [`Packer::store`]. Old packs of restic hold both kinds, ours one each.
     pub(crate) fn store_sealed(
         self: &Arc<Self>,
         runtime: &Handle,
-        kind: BlobKind,
         sealed: &[u8],
-        blobs: impl Iterator<Item = (PackedBlob, Range<usize>)>,
+        start: u64,
+        blobs: &[PackedBlob],
     ) -> Result<()> {
         self.check()?;
-        let fresh: Vec<Sealed> = blobs
-            .filter(|(blob, _)| self.index.find(kind, &blob.id).is_none())
-            .filter(|(blob, _)| held(&self.claimed).insert((blob.id, kind)))
-            .map(|(blob, place)| Sealed { id: blob.id, place, raw_length: blob.raw_length })
-            .collect();
-        let stored = self.push(runtime, kind, sealed, &fresh);
-        stored.inspect_err(|error| self.fail(error))
+        for kind in [BlobKind::Data, BlobKind::Tree] {
+            let fresh: Vec<Sealed> = blobs
+                .iter()
+                .filter(|blob| blob.kind == kind && self.index.find(kind, &blob.id).is_none())
+                .filter(|blob| held(&self.claimed).insert((blob.id, kind)))
+                .map(|blob| {
+                    let from = (u64::from(blob.offset) - start) as usize;
+                    Sealed { id: blob.id, place: from..from + blob.length as usize, raw_length: blob.raw_length }
+                })
+                .collect();
+            let stored = self.push(runtime, kind, sealed, &fresh);
+            stored.inspect_err(|error| self.fail(error))?;
+        }
+        Ok(())
     }
 
     fn worker(&self) -> Result<Worker> {
