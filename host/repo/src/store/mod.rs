@@ -314,10 +314,11 @@ impl Store {
         let read = || async {
             match self.objects.get_range(&path, range.clone()).await {
                 Ok(bytes) => Ok(Some(bytes)),
-                Err(error) => match self.objects.head(&path).await {
+                Err(error @ object_store::Error::Generic { .. }) => match self.objects.head(&path).await {
                     Ok(meta) if meta.size < range.end => Ok(None),
                     _ => Err(error),
                 },
+                Err(error) => Err(error),
             }
         };
         match self.retry.run(&format!("read {key}"), read).await? {
