@@ -60,14 +60,13 @@ async fn with_lock(work: &Work, spec: &RestoreSpec, repository: &Repository) -> 
         now: work.reporter.now(),
     };
     let plan = RestorePlan::new(&backups, log.chain(), confirmed.as_ref(), &request);
-    let plan = plan.map_err(|error| unreadable(log.damaged(), &error).unwrap_or_else(|| error.into()))?;
+    let mut plan = plan.map_err(|error| unreadable(log.damaged(), &error).unwrap_or_else(|| error.into()))?;
     refuse_cut_off(log.damaged(), &plan, &spec.to)?;
     let backup = backups
         .into_iter()
         .find(|backup| backup.id == plan.backup)
         .ok_or_else(|| Failure::new(FailureKind::Failed, "the plan names a backup that is gone"))?;
     let volumes = volumes(&backup, spec)?;
-    let mut plan = plan;
     plan.explanation.extend(volumes.iter().map(|volume| format!("volume   {} -> {}", volume.title, volume.location)));
     let mut summary = RestoreSummary {
         plan,

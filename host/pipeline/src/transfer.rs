@@ -130,9 +130,9 @@ struct Move<'a> {
 ///
 /// A backup that ran beside that one may have been committed after it was copied, so it counts as new all the same.
 fn lacking<'a>(ours: &'a [Entry], theirs: &[Entry]) -> Vec<&'a Entry> {
-    let there: BTreeSet<Same> = theirs.iter().map(|entry| same(&entry.snapshot)).collect();
+    let there: BTreeSet<Same> = theirs.iter().map(|entry| entry.snapshot.identity()).collect();
     let (shared, missing): (Vec<&Entry>, Vec<&Entry>) =
-        ours.iter().partition(|entry| there.contains(&same(&entry.snapshot)));
+        ours.iter().partition(|entry| there.contains(&entry.snapshot.identity()));
     let shared = shared.into_iter().max_by_key(|entry| place(entry));
     let oldest = theirs.iter().map(place).min();
     let is_new = |entry: &&Entry| match shared {
@@ -162,10 +162,6 @@ fn ran_beside(earlier: &Entry, later: &Entry) -> bool {
 /// What a backup keeps when it is copied.
 type Same = (Timestamp, Id);
 
-fn same(snapshot: &Snapshot) -> Same {
-    (snapshot.time, snapshot.tree)
-}
-
 fn key(entry: &Entry) -> (Place, Same) {
-    (place(entry), same(&entry.snapshot))
+    (place(entry), entry.snapshot.identity())
 }

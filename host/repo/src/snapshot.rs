@@ -52,6 +52,13 @@ pub struct Snapshot {
     pub uploaded: Option<u64>,
 }
 
+impl Snapshot {
+    /// What it keeps when it is copied into another repository, where its id is another one.
+    pub fn identity(&self) -> (Timestamp, Id) {
+        (self.time, self.tree)
+    }
+}
+
 /// A snapshot as stored.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct SnapshotFile {

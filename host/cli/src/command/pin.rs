@@ -65,7 +65,7 @@ async fn copies(record: &Record, config: &Config) -> Result<Vec<(backstay_repo::
     let open = catalog::open(home).await?;
     let snapshots = readable(&open).await?;
     let same = snapshots.iter().find(|snapshot| snapshot.id == record.backup.id);
-    let same = same.map(|snapshot| (snapshot.time, snapshot.tree));
+    let same = same.map(Snapshot::identity);
     let mut found = vec![(open, record.backup.id.clone())];
     let Some(target) = config.targets.get(&record.backup.manifest.target) else { return Ok(found) };
     for other in config.repositories_of(target)?.into_iter().filter(|other| other.name != home.name) {
@@ -83,16 +83,13 @@ async fn copies(record: &Record, config: &Config) -> Result<Vec<(backstay_repo::
     Ok(found)
 }
 
-/// What a backup keeps when it is copied: its time and its root tree.
-type Same = (Timestamp, Id);
-
 async fn copy(
     repository: &Repository,
-    same: Option<Same>,
+    same: Option<(Timestamp, Id)>,
 ) -> Result<Option<(backstay_repo::Repository, BackupId)>, Failure> {
     let open = catalog::open_soon(repository, &repository.spec()?).await?;
     let snapshots = readable(&open).await?;
-    let copy = snapshots.into_iter().find(|snapshot| Some((snapshot.time, snapshot.tree)) == same);
+    let copy = snapshots.into_iter().find(|snapshot| Some(snapshot.identity()) == same);
     Ok(copy.map(|copy| (open, copy.id)))
 }
 
