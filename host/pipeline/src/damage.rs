@@ -1,7 +1,7 @@
-//! A repository in a folder of a test, and what rots in it.
+//! A repository in a folder of a test, and what rots in it; a backup's manifest and a piece of log, made up.
 #![allow(clippy::unwrap_used)]
 
-use backstay_core::{BackupId, Position, RelativePath, Segment, TargetName, Timestamp};
+use backstay_core::{BackupId, BackupManifest, Position, RelativePath, Segment, TargetName, Timestamp};
 use backstay_repo::{
     BackupOptions, FileAttributes, InitOptions, Password, Repository, SnapshotMeta, Store, StoreConfig, log::LogChain,
 };
@@ -91,12 +91,42 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }
 
+/// A backup of the target `shop` that took the log from one place to another.
+pub(crate) fn manifest(start: Position, end: Position) -> BackupManifest {
+    BackupManifest {
+        format: 1,
+        target: "shop".parse().unwrap(),
+        engine: "postgresql".to_owned(),
+        engine_version: "0.1.0".to_owned(),
+        database_version: "15.4".to_owned(),
+        identity: "7".to_owned(),
+        method: "stream".to_owned(),
+        started: Timestamp::from_micros(1),
+        finished: Timestamp::from_micros(2),
+        start: start.clone(),
+        end,
+        log_from: start,
+        consistent_at: None,
+        main: "data".to_owned(),
+        volumes: Vec::new(),
+        bytes: 1,
+        files: 1,
+        findings: Vec::new(),
+        more_findings: 0,
+        notes: String::new(),
+    }
+}
+
+/// A place in the log.
+pub(crate) fn at(epoch: u64, offset: u64) -> Position {
+    Position { epoch, offset, label: format!("0/{offset:X}") }
+}
+
 /// A piece of log from one offset to another.
 pub(crate) fn piece(start: u64, end: u64) -> Segment {
-    let at = |offset| Position { epoch: 1, offset, label: format!("0/{offset:X}") };
     Segment {
-        start: at(start),
-        end: at(end),
+        start: at(1, start),
+        end: at(1, end),
         follows: None,
         first_commit: None,
         last_commit: None,

@@ -2,35 +2,14 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::damage::{Repo, piece};
+use crate::damage::{Repo, at, manifest};
 use backstay_core::Timestamp;
 use backstay_repo::{BackupOptions, FileAttributes, SnapshotMeta};
 use bytes::Bytes;
 
 /// A backup of this target that holds nothing but its manifest, of this format.
 async fn back_up(repository: &Repository, target: &str, format: u32) -> BackupId {
-    let manifest = BackupManifest {
-        format,
-        target: target.parse().unwrap(),
-        engine: "postgresql".to_owned(),
-        engine_version: "0.1.0".to_owned(),
-        database_version: "15.4".to_owned(),
-        identity: "7".to_owned(),
-        method: "stream".to_owned(),
-        started: Timestamp::from_micros(1),
-        finished: Timestamp::from_micros(2),
-        start: piece(10, 20).start,
-        end: piece(10, 20).end,
-        log_from: piece(10, 20).start,
-        consistent_at: None,
-        main: "data".to_owned(),
-        volumes: Vec::new(),
-        bytes: 0,
-        files: 0,
-        findings: Vec::new(),
-        more_findings: 0,
-        notes: String::new(),
-    };
+    let manifest = BackupManifest { format, target: target.parse().unwrap(), ..manifest(at(1, 10), at(1, 20)) };
     let session = repository.backup(BackupOptions::default()).await.unwrap();
     let attributes = FileAttributes { mode: 0o600, modified: Timestamp::from_micros(0) };
     let body = stream::iter([Ok(Bytes::from(serde_json::to_vec(&manifest).unwrap()))]);

@@ -3,42 +3,16 @@
 
 use super::{refuse_cut_off, stretches, unreadable, volumes};
 use crate::{
-    damage::piece,
+    damage::{at, manifest, piece},
     job::{FailureKind, RestoreSpec, RestoreTo},
 };
 use backstay_core::{
-    Backup, BackupManifest, Chain, PlanError, Position, RestorePlan, RestoreRequest, Segment, Target, Timestamp, Volume,
+    Backup, Chain, PlanError, Position, RestorePlan, RestoreRequest, Segment, Target, Timestamp, Volume,
 };
 use backstay_repo::log::DamagedObject;
 
-fn at(epoch: u64, offset: u64) -> Position {
-    Position { epoch, ..piece(offset, offset + 1).start }
-}
-
 fn backup(log_from: Position, end: Position) -> Backup {
-    let manifest = BackupManifest {
-        format: 1,
-        target: "shop".parse().unwrap(),
-        engine: "postgresql".to_owned(),
-        engine_version: "0.1.0".to_owned(),
-        database_version: "15.4".to_owned(),
-        identity: "7".to_owned(),
-        method: "stream".to_owned(),
-        started: Timestamp::from_micros(1),
-        finished: Timestamp::from_micros(2),
-        start: log_from.clone(),
-        end,
-        log_from,
-        consistent_at: None,
-        main: "data".to_owned(),
-        volumes: Vec::new(),
-        bytes: 1,
-        files: 1,
-        findings: Vec::new(),
-        more_findings: 0,
-        notes: String::new(),
-    };
-    Backup { id: "ab".repeat(32).parse().unwrap(), manifest }
+    Backup { id: "ab".repeat(32).parse().unwrap(), manifest: manifest(log_from, end) }
 }
 
 fn chain(pieces: &[Segment]) -> Chain {

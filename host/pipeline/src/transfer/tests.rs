@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::damage::piece;
-use backstay_core::{Backup, BackupManifest, Position};
+use crate::damage::{at, manifest};
+use backstay_core::{Backup, BackupManifest};
 
 /// Backups by their number: number 3 took the log from 300 to 350, and the minutes 300 to 350.
 fn backup(number: u64) -> Entry {
@@ -14,28 +14,7 @@ fn backup(number: u64) -> Entry {
 fn ran(number: u64, start: u64, end: u64) -> Entry {
     let (started, finished) = (Timestamp::from_micros(start), Timestamp::from_micros(end));
     let id: backstay_core::BackupId = format!("{number:064x}").parse().unwrap();
-    let manifest = BackupManifest {
-        format: 1,
-        target: "shop".parse().unwrap(),
-        engine: "postgresql".to_owned(),
-        engine_version: "0.1.0".to_owned(),
-        database_version: "15.4".to_owned(),
-        identity: "7".to_owned(),
-        method: "stream".to_owned(),
-        started,
-        finished,
-        start: at(1, start),
-        end: at(1, end),
-        log_from: at(1, start),
-        consistent_at: None,
-        main: "data".to_owned(),
-        volumes: Vec::new(),
-        bytes: 1,
-        files: 1,
-        findings: Vec::new(),
-        more_findings: 0,
-        notes: String::new(),
-    };
+    let manifest = BackupManifest { started, finished, ..manifest(at(1, start), at(1, end)) };
     let mut tree = [0; 32];
     tree[..8].copy_from_slice(&number.to_be_bytes());
     let snapshot = Snapshot {
@@ -51,10 +30,6 @@ fn ran(number: u64, start: u64, end: u64) -> Entry {
         uploaded: None,
     };
     Entry { backup: Backup { id, manifest }, snapshot }
-}
-
-fn at(epoch: u64, offset: u64) -> Position {
-    Position { epoch, ..piece(offset, offset + 1).start }
 }
 
 fn backups(numbers: impl IntoIterator<Item = u64>) -> Vec<Entry> {
