@@ -48,11 +48,9 @@ const CONTROL: &str = "global/pg_control";
 const EMPTIED: [&str; 8] =
     ["pg_dynshmem", "pg_notify", "pg_replslot", "pg_serial", "pg_snapshots", "pg_stat_tmp", "pg_subtrans", "pg_wal"];
 
-/// `idle_session_timeout` came with this version.
-const IDLE_SESSIONS_END_SINCE: u32 = 14;
-
-/// `transaction_timeout` came with this version. It ends single statements too.
-const TRANSACTIONS_END_SINCE: u32 = 17;
+/// What would end a session that waits, and the first version that has it. The last one ends single statements too.
+const TIMEOUTS: [(&str, u32); 3] =
+    [("statement_timeout", 0), ("idle_session_timeout", 14), ("transaction_timeout", 17)];
 
 /// What belongs to the running server, to an older backup, or to nobody.
 const EXCLUDED: [&str; 13] = [
@@ -81,16 +79,11 @@ pub(super) async fn backup(settings: &Settings, job: &BackupJob, into: &BackupWr
     let mut session = Session::open(settings, Purpose::Sql).await?;
     let version = session.version();
     // Both sessions wait while the host reads, and a checkpoint may be spread over minutes.
-    session.query("SET statement_timeout = 0").await?;
-    let mut patient: &[(&str, &str)] = &[];
-    if version.major >= IDLE_SESSIONS_END_SINCE {
-        patient = &[("idle_session_timeout", "0")];
-        session.query("SET idle_session_timeout = 0").await?;
-    }
-    if version.major >= TRANSACTIONS_END_SINCE {
-        session.query("SET transaction_timeout = 0").await?;
-    }
-    let mut replication = Session::open_replication_with(settings, patient).await?;
+    let known = TIMEOUTS.iter().filter(|(_, since)| version.major >= *since);
+    let off: Vec<(&str, &str)> = known.map(|(name, _)| (*name, "0")).collect();
+    let commands: Vec<String> = off.iter().map(|(name, value)| format!("SET {name} = {value}")).collect();
+    session.query(&commands.join("; ")).await?;
+    let mut replication = Session::open_replication_with(settings, &off).await?;
     let system = System::identify(&mut replication).await?;
     into.identify(&system.identity).await?;
     let control = read_control(&data).await?;
