@@ -207,7 +207,7 @@ fn units(rows: &[&'static Scenario], seed: u64) -> Vec<Unit> {
             }
             if row.weather.kills {
                 // In turns, and two clients one after the other too: the second finds what the first one left.
-                let orders: &[usize] = if row.jobs.len() == 2 { &[2, 3] } else { &[2] };
+                let orders: &[usize] = if row.jobs.len() == 2 { &[0, 1] } else { &[0] };
                 units.extend(orders.iter().map(|order| Unit::Crashes { row, medium, order: *order }));
             }
         }

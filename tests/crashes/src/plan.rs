@@ -81,10 +81,6 @@ pub trait Plan {
 /// Whose request comes first, where nothing else decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// The first client's, as long as it has one.
-    First,
-    /// The last client's.
-    Last,
     /// In turns.
     Turns,
     /// The first client's until it has ended, then the next one's: nobody else does anything while it waits.
@@ -93,15 +89,11 @@ pub enum Order {
 
 impl Order {
     /// All of them.
-    pub const ALL: [Order; 4] = [Order::First, Order::Last, Order::Turns, Order::Alone];
+    pub const ALL: [Order; 2] = [Order::Turns, Order::Alone];
 
     fn pick(self, waiting: &[Glimpse], last: Option<usize>) -> usize {
         match self {
-            Self::First | Self::Alone => 0,
-            Self::Last => {
-                let client = waiting[waiting.len() - 1].client;
-                waiting.iter().position(|glimpse| glimpse.client == client).unwrap_or(0)
-            }
+            Self::Alone => 0,
             Self::Turns => {
                 let next = waiting.iter().position(|glimpse| last.is_none_or(|last| glimpse.client > last));
                 next.unwrap_or(0)
