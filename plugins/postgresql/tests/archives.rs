@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod cluster;
+mod granting_host;
 mod log_host;
 mod native_host;
 
@@ -17,7 +18,8 @@ use backstay_sdk::{
     BackupJob, BackupReport, Engine as _, Error, ErrorKind, RecoveryTarget, RestoreJob, RestoreReport, Result,
 };
 use cluster::{Cluster, Setup, as_postgres, bin};
-use log_host::{Folder, FolderSource, GrantingHost, MemoryLog, Sink};
+use granting_host::{Folder, GrantingHost};
+use log_host::{FolderSource, MemoryLog, Sink};
 use native_host::{FolderSink, Grants, NativeHost, block_on};
 
 const SMALL_FILES: &[&str] = &["--wal-segsize=1"];
