@@ -1,6 +1,9 @@
 //! What a command says: its result on standard output, everything else on standard error.
 
-use crate::failure::{Failure, Result};
+use crate::{
+    failure::{Failure, Result},
+    limits::REPORT_LINES_MAX,
+};
 use backstay_core::Timestamp;
 use backstay_pipeline::FailureKind;
 use serde::Serialize;
@@ -125,6 +128,15 @@ impl fmt::Display for Fields {
             writeln!(f, "{name:<width$}  {value}")?;
         }
         Ok(())
+    }
+}
+
+/// Cuts a report for people to what they read; `unlisted` more were not told of at all.
+pub(crate) fn shorten(lines: &mut Vec<String>, unlisted: u64) {
+    let more = lines.len().saturating_sub(REPORT_LINES_MAX) as u64 + unlisted;
+    lines.truncate(REPORT_LINES_MAX);
+    if more > 0 {
+        lines.push(format!("... and {more} more"));
     }
 }
 

@@ -4,7 +4,6 @@ use crate::{
     catalog::{self, Checked},
     context::Context,
     failure::{Failure, Result},
-    limits::REPORT_LINES_MAX,
     output,
 };
 use backstay_core::{BackupId, Gap, TargetName};
@@ -131,12 +130,8 @@ pub(crate) fn run(args: &CheckArgs, context: &Context) -> Result<()> {
 fn page(checked: &Checked, read_data: ReadData) -> String {
     let problems = checked.problems.iter().map(|problem| format!("problem: {problem}"));
     let gaps = checked.gaps.iter().map(|(target, gap)| format!("gap: {target}: {gap}"));
-    let lines: Vec<String> = problems.chain(gaps).collect();
-    let mut text: String = lines.iter().take(REPORT_LINES_MAX).map(|line| format!("{line}\n")).collect();
-    let more = lines.len().saturating_sub(REPORT_LINES_MAX) as u64 + checked.unlisted;
-    if more > 0 {
-        text.push_str(&format!("... and {more} more\n"));
-    }
+    let mut lines: Vec<String> = problems.chain(gaps).collect();
+    output::shorten(&mut lines, checked.unlisted);
     let depth = match read_data {
         ReadData::Everything => format!("{} read and verified", output::size(checked.bytes_read)),
         ReadData::Subset(subset) => {
@@ -149,6 +144,6 @@ fn page(checked: &Checked, read_data: ReadData) -> String {
         ReadData::Nothing => "data not read (--read-data does)".to_owned(),
     };
     let verdict = if lines.is_empty() { "no problem found" } else { "problems found" };
-    text.push_str(&format!("{} backups checked, {depth}: {verdict}", checked.snapshots));
-    text
+    lines.push(format!("{} backups checked, {depth}: {verdict}", checked.snapshots));
+    lines.join("\n")
 }

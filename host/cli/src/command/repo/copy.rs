@@ -4,7 +4,6 @@ use crate::{
     catalog,
     context::Context,
     failure::{Failure, Result},
-    limits::REPORT_LINES_MAX,
     output,
 };
 use backstay_core::{BackupId, TargetName};
@@ -196,11 +195,7 @@ fn page(plan: &CopyPlan, logs: &[LogView]) -> String {
     }
     lines.extend(plan.there.iter().map(|same| format!("there is {} as {}", same.from.short(), same.to.short())));
     lines.extend(plan.damaged.iter().map(|damaged| format!("cannot copy {}: {}", damaged.object, damaged.why)));
-    let more = lines.len().saturating_sub(REPORT_LINES_MAX);
-    lines.truncate(REPORT_LINES_MAX);
-    if more > 0 {
-        lines.push(format!("... and {more} more"));
-    }
+    output::shorten(&mut lines, 0);
     for LogView { target, log } in logs {
         let size = output::size(log.bytes);
         lines.push(format!("copies {} pieces of the log of {target}, {size}; {} are there", log.pieces, log.there));

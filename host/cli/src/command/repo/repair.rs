@@ -1,6 +1,6 @@
 //! `backstay repo repair`: what can be made right again, planned and shown before it is done.
 
-use crate::{catalog, context::Context, failure::Result, limits::REPORT_LINES_MAX, output};
+use crate::{catalog, context::Context, failure::Result, output};
 use backstay_repo::{
     BrokenSnapshot, DamagedFile, Id, IndexPlan, IndexRepair, IndexRepairOptions, LockKind, Repaired, SnapshotRepair,
     SnapshotRepairOptions, SnapshotsPlan,
@@ -226,11 +226,7 @@ fn broken(what: &str, snapshot: &BrokenSnapshot) -> Vec<String> {
 }
 
 fn bounded(mut lines: Vec<String>, sum: String) -> String {
-    let more = lines.len().saturating_sub(REPORT_LINES_MAX);
-    lines.truncate(REPORT_LINES_MAX);
-    if more > 0 {
-        lines.push(format!("... and {more} more"));
-    }
+    output::shorten(&mut lines, 0);
     lines.push(sum);
     lines.join("\n")
 }
