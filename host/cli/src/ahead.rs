@@ -9,7 +9,8 @@
 //!
 //! A database that replays asks for one file after another, and waits for each. Only whole files are fetched ahead:
 //! the log's last one may still grow. The spool lies beside the place that files are asked into, so that a file
-//! gets there by its name alone.
+//! gets there by its name alone. Nobody waits until files in it are durable: a database sees to that itself for what it
+//! keeps, and after a power cut, when a file could be whole by its name alone, the spool is another one.
 
 use backstay_core::Chain;
 use backstay_repo::{
@@ -21,6 +22,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use rustix::fs::FlockOperation;
 use std::{
     collections::BTreeMap,
+    ffi::OsStr,
     fs, io,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
@@ -30,6 +32,8 @@ use std::{
 
 /// The spool's folder, beside the files asked for.
 const FOLDER: &str = ".backstay-ahead";
+/// What is another one each time that the machine is started.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// Held by the process that fills it.
 const LOCK: &str = "lock";
 /// What that process is going to bring: a name a line.
@@ -61,11 +65,16 @@ pub(crate) struct Spool {
 
 impl Spool {
     /// The spool beside `dest`, for one target of one repository: a folder that was used for another before must
-    /// not answer for this one.
-    pub(crate) fn beside(dest: &Path, repository: &str, target: &str) -> Self {
+    /// not answer for this one. Nor one from before the machine was started.
+    pub(crate) fn beside(dest: &Path, repository: &str, target: &str) -> io::Result<Self> {
+        let boot = fs::read_to_string(BOOT_ID)?;
+        Ok(Self::of_boot(dest, &format!("{repository}\n{target}"), boot.trim()))
+    }
+
+    fn of_boot(dest: &Path, whose: &str, boot: &str) -> Self {
         let parent = dest.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let whose = Id::of(format!("{repository}\n{target}").as_bytes()).short().to_owned();
-        Self { folder: parent.join(FOLDER).join(whose) }
+        let short = |text: &str| Id::of(text.as_bytes()).short().to_owned();
+        Self { folder: parent.join(FOLDER).join(short(whose)).join(short(boot)) }
     }
 
     /// Moves `file` to `dest`, if it lies here or is on its way; answers its bytes.
@@ -149,8 +158,21 @@ impl Spool {
         let Some(lock) = self.lock()? else { return Ok(None) };
         // Of a process that is gone.
         let _ = fs::remove_file(self.folder.join(COMING));
+        self.remove_older();
         let dir = Dir::open_ambient_dir(&self.folder, ambient_authority())?;
         Ok(Some(Filling { spool: self, dir, _lock: lock }))
+    }
+
+    /// What lies beside it is from before the machine was started. A folder that is no spool has other neighbours.
+    fn remove_older(&self) {
+        if self.folder.ancestors().nth(2).and_then(Path::file_name) != Some(OsStr::new(FOLDER)) {
+            return;
+        }
+        let beside = self.folder.parent().and_then(|parent| fs::read_dir(parent).ok());
+        for entry in beside.into_iter().flatten().flatten().filter(|entry| entry.path() != self.folder) {
+            // It costs room and nothing else; the next one tries again.
+            let _ = fs::remove_dir_all(entry.path());
+        }
     }
 
     fn lock(&self) -> io::Result<Option<fs::File>> {
@@ -317,13 +339,13 @@ mod tests {
     fn a_file_is_taken_once_and_halves_never() {
         let place = tempfile::tempdir().unwrap();
         let dest = place.path().join("RECOVERYXLOG");
-        let spool = Spool::beside(&dest, "file:///repo", "shop");
+        let spool = Spool::beside(&dest, "file:///repo", "shop").unwrap();
         assert_eq!(spool.take("b", &dest).unwrap(), None);
         fs::create_dir_all(&spool.folder).unwrap();
         fs::write(spool.folder.join("b"), "whole").unwrap();
         fs::write(spool.folder.join("c.new"), "ha").unwrap();
         assert_eq!(spool.len(), 1);
-        let another = Spool::beside(&dest, "file:///repo", "other");
+        let another = Spool::beside(&dest, "file:///repo", "other").unwrap();
         assert_eq!(another.take("b", &dest).unwrap(), None, "another target's");
         assert_eq!(spool.take("b", &dest).unwrap(), Some(5));
         assert_eq!(fs::read(&dest).unwrap(), b"whole");
@@ -335,7 +357,7 @@ mod tests {
     fn who_asks_for_a_file_that_will_come_waits_for_it() {
         let place = tempfile::tempdir().unwrap();
         let dest = place.path().join("RECOVERYXLOG");
-        let spool = Spool::beside(&dest, "file:///repo", "shop");
+        let spool = Spool::beside(&dest, "file:///repo", "shop").unwrap();
         let filling = Spool::at(spool.folder.clone()).fill().unwrap().unwrap();
         filling.announce(&["b".to_owned(), "c".to_owned()]).unwrap();
         assert_eq!(spool.take("d", &dest).unwrap(), None, "nobody will bring it");
@@ -366,6 +388,30 @@ mod tests {
         assert!(Spool::at(folder.clone()).fill().unwrap().is_none());
         drop(filling);
         assert!(Spool::at(folder).fill().unwrap().is_some());
+    }
+
+    #[test]
+    fn what_lay_ahead_before_a_power_cut_is_not_taken() {
+        let place = tempfile::tempdir().unwrap();
+        let dest = place.path().join("RECOVERYXLOG");
+        let before = Spool::of_boot(&dest, "shop", "the first");
+        fs::create_dir_all(&before.folder).unwrap();
+        fs::write(before.folder.join("b"), "").unwrap();
+        let now = Spool::of_boot(&dest, "shop", "the second");
+        assert_eq!(now.take("b", &dest).unwrap(), None);
+        let other = Spool::of_boot(&dest, "another", "the first");
+        fs::create_dir_all(&other.folder).unwrap();
+        let _filling = Spool::at(now.folder.clone()).fill().unwrap().unwrap();
+        assert!(!before.folder.exists() && now.folder.exists() && other.folder.exists());
+    }
+
+    #[test]
+    fn a_folder_that_is_no_spool_keeps_its_neighbours() {
+        let place = tempfile::tempdir().unwrap();
+        let neighbour = place.path().join("neighbour");
+        fs::create_dir(&neighbour).unwrap();
+        let _filling = Spool::at(place.path().join("spool")).fill().unwrap().unwrap();
+        assert!(neighbour.exists());
     }
 
     #[tokio::test]

@@ -4,8 +4,9 @@
     python3 tests/bench/peers/replay.py BACKSTAY PLUGINS [--megabytes 1500]
 
 A server writes log while Backstay archives it. Then a restored copy replays it from where a restore has laid it out, and
-`backstay log fetch --ahead 16` gets the same files one after another, as a `restore_command` would, with nobody replaying
-in between. PostgreSQL's own figure for the replay is taken from its log.
+`backstay log fetch --ahead 32` gets the same files one after another, as a `restore_command` would, with nobody replaying
+in between. PostgreSQL's own figure for the replay is taken from its log. Twice: how fast it replays depends on what the
+log holds, transactions of pgbench or one table that is updated whole, in order, time and again.
 """
 
 import argparse
@@ -22,18 +23,38 @@ import dataset
 from ordinary import as_ordinary_user
 
 SEGMENT = 16 << 20
+AHEAD = 32
 STARTS = 20
+# 1.5 million rows of 100 bytes: more than the server's buffers hold.
+PGBENCH_SCALE = 15
+PGBENCH_SECONDS = 20
 REPLAY_SECONDS_MAX = 600
 
 
-def load(cluster, megabytes):
-    """Updates all over a table until there is so much log."""
+def written(cluster, begun):
+    """Bytes of log since `begun`."""
+    return int(cluster.sql(f"SELECT pg_current_wal_lsn() - '{begun}'::pg_lsn").split(".")[0])
+
+
+def transactions(cluster, megabytes):
+    """pgbench's own transactions, until there is so much log."""
+    pgbench = [dataset.tool("pgbench"), "-h", cluster.folder, "-p", str(cluster.port), "-U", "postgres"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "check": True}
+    subprocess.run([*pgbench, "-i", "-q", "-s", str(PGBENCH_SCALE), "postgres"], **quiet)
+    cluster.sql("ALTER SYSTEM SET synchronous_commit = off")
+    cluster.sql("SELECT pg_reload_conf()")
+    begun = cluster.sql("SELECT pg_current_wal_lsn()")
+    while written(cluster, begun) < megabytes << 20:
+        subprocess.run([*pgbench, "-n", "-M", "prepared", "-c", "8", "-j", "2", "-T", str(PGBENCH_SECONDS), "postgres"], **quiet)
+
+
+def whole_table(cluster, megabytes):
+    """All rows of a table in order, until there is so much log: the fastest there is to replay."""
     cluster.sql("CREATE TABLE churn (n int PRIMARY KEY, filler text) WITH (fillfactor = 70)")
     cluster.sql("INSERT INTO churn SELECT n, repeat('x', 80) FROM generate_series(1, 400000) n")
     begun = cluster.sql("SELECT pg_current_wal_lsn()")
-    while int(cluster.sql(f"SELECT pg_current_wal_lsn() - '{begun}'::pg_lsn").split(".")[0]) < megabytes << 20:
+    while written(cluster, begun) < megabytes << 20:
         cluster.sql("UPDATE churn SET filler = md5(n::text || random()::text)")
-    return cluster.sql("SELECT pg_switch_wal()")
 
 
 def replay(folder, restored):
@@ -65,7 +86,7 @@ def fetch(backstay, restored):
     into = pathlib.Path(tempfile.mkdtemp(prefix="fetched-", dir=backstay.folder))
     begun = time.monotonic()
     for name in names[:-1]:
-        subprocess.run([backstay.binary, "--quiet", "log", "fetch", "shop", name, str(into / "RECOVERYXLOG"), "--ahead", "16"],
+        subprocess.run([backstay.binary, "--quiet", "log", "fetch", "shop", name, str(into / "RECOVERYXLOG"), "--ahead", str(AHEAD)],
                        check=True, stdout=subprocess.DEVNULL, env=backstay.environment)
         assert os.stat(into / "RECOVERYXLOG").st_size == SEGMENT
     return (len(names) - 1) * SEGMENT / (time.monotonic() - begun)
@@ -81,7 +102,8 @@ def starts(backstay):
     return took
 
 
-def measure(arguments, folder):
+def measure(arguments, folder, load):
+    folder.mkdir()
     cluster = dataset.Cluster(folder)
     cluster.create()
     try:
@@ -90,7 +112,8 @@ def measure(arguments, folder):
         took = starts(backstay)
         archive = subprocess.Popen([backstay.binary, "--quiet", "archive", "shop"], env=backstay.environment)
         backstay.backup()
-        end = load(cluster, arguments.megabytes)
+        load(cluster, arguments.megabytes)
+        end = cluster.sql("SELECT pg_switch_wal()")
         while int(cluster.sql(f"SELECT count(*) FROM pg_replication_slots WHERE restart_lsn >= '{end}'")) == 0:
             time.sleep(0.2)
         archive.terminate()
@@ -102,9 +125,10 @@ def measure(arguments, folder):
     fetched = [fetch(backstay, restored) for _ in range(3)]
     replayed = replay(folder, restored)
     middle = statistics.median(fetched)
-    return (f"log fetch, file after file:   {middle / 1e6:7.0f} MB/s ({min(fetched) / 1e6:.0f} to {max(fetched) / 1e6:.0f})\n"
-            f"replay by PostgreSQL:         {replayed / 1e6:7.0f} MB/s\n"
-            f"ratio:                        {middle / replayed:7.1f}\n"
+    return (f"log of {load.__name__.replace('_', ' ')}\n"
+            f"  log fetch, file after file: {middle / 1e6:7.0f} MB/s ({min(fetched) / 1e6:.0f} to {max(fetched) / 1e6:.0f})\n"
+            f"  replay by PostgreSQL:       {replayed / 1e6:7.0f} MB/s\n"
+            f"  ratio:                      {middle / replayed:7.1f}\n"
             f"inspect, from start to end:   {statistics.median(took):7.0f} ms ({min(took):.0f} to {max(took):.0f})")
 
 
@@ -119,7 +143,7 @@ def main():
 
     def work():
         with tempfile.TemporaryDirectory(prefix="backstay-replay-", ignore_cleanup_errors=True, dir=arguments.folder) as folder:
-            return measure(arguments, pathlib.Path(folder))
+            return "\n".join(measure(arguments, pathlib.Path(folder) / load.__name__, load) for load in (transactions, whole_table))
 
     print(as_ordinary_user(work))
 

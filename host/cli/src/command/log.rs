@@ -80,10 +80,11 @@ fn fetch(args: &FetchArgs, context: &Context) -> Result<()> {
     let config = context.config()?;
     let target = config.target(&args.target)?;
     let repository = config.repository(target.repository.as_str())?;
+    // What does not work ahead works the slow way.
     let spool = (args.ahead > 0 && !to_standard_output)
-        .then(|| Spool::beside(&args.dest, &repository.location.url(), target.name.as_str()));
+        .then(|| Spool::beside(&args.dest, &repository.location.url(), target.name.as_str()).ok())
+        .flatten();
     let taken = match &spool {
-        // What does not work ahead works the slow way.
         Some(spool) => spool.take(&args.file, &args.dest).ok().flatten(),
         None => None,
     };
@@ -181,7 +182,13 @@ async fn place(log: &LogChain, args: &FetchArgs) -> Result<u64> {
         let _ = folder.remove_file(name);
         return Err(error.into());
     }
-    Ok(folder.metadata(name).map_err(|error| failed(&error))?.len())
+    let durable = || {
+        let file = folder.open(name)?;
+        file.sync_all()?;
+        folder.open(".")?.sync_all()?;
+        Ok(file.metadata()?.len())
+    };
+    durable().map_err(|error: io::Error| failed(&error))
 }
 
 fn write(dest: &Path, bytes: &[u8]) -> Result<()> {

@@ -34,7 +34,7 @@ impl LogChain {
             files.entry((piece.start.epoch, piece.file.clone())).or_default().push(piece.clone());
         }
         let written = stream::iter(files)
-            .map(|((_, name), parts)| self.write_file(into.clone(), name, parts, file_size))
+            .map(|((_, name), parts)| self.write_durable_file(into.clone(), name, parts, file_size))
             .buffer_unordered(PIECES_AT_ONCE)
             .try_fold(0u64, |sum, bytes| async move { Ok(sum + bytes) })
             .await?;
@@ -42,8 +42,8 @@ impl LogChain {
         Ok(written)
     }
 
-    /// Writes one database file as [`LogChain::place`] does, into `folder` under `name`.
-    /// False where the log does not hold the file.
+    /// Writes one database file as [`LogChain::place`] does, into `folder` under `name`, but
+    /// does not make it durable. False where the log does not hold the file.
     ///
     /// # Errors
     /// As [`LogChain::place`].
@@ -53,26 +53,43 @@ impl LogChain {
             return Ok(false);
         }
         let into = Arc::new(open_folder(folder, None)?);
-        self.write_file(into.clone(), name.to_owned(), pieces, file_size).await?;
-        blocking(move || sync_folder(&into)).await?;
+        self.write_file(into, name, pieces, file_size).await?;
         Ok(true)
     }
 
-    /// One file, piece by piece: one open file and one piece in memory at a time.
-    async fn write_file(&self, into: Arc<Dir>, name: String, pieces: Vec<Segment>, file_size: u64) -> LogResult<u64> {
-        unbroken(&pieces)?;
-        let made = name.clone();
-        let file = Arc::new(blocking(move || create(&into, &made, file_size)).await?);
-        let mut written = 0;
-        for piece in pieces {
-            let (body, file, offset, name) = (self.read(&piece).await?, file.clone(), piece.file_offset, name.clone());
-            written += blocking(move || write(&file, &name, offset, &body)).await?;
-        }
+    async fn write_durable_file(
+        &self,
+        into: Arc<Dir>,
+        name: String,
+        pieces: Vec<Segment>,
+        file_size: u64,
+    ) -> LogResult<u64> {
+        let (file, written) = self.write_file(into, &name, pieces, file_size).await?;
         blocking(move || {
             file.sync_all().map_err(|error| RepoError::io(format!("failed to make log file {name} durable"), error))
         })
         .await?;
         Ok(written)
+    }
+
+    /// One file, piece by piece: one open file and one piece in memory at a time.
+    async fn write_file(
+        &self,
+        into: Arc<Dir>,
+        name: &str,
+        pieces: Vec<Segment>,
+        file_size: u64,
+    ) -> LogResult<(Arc<File>, u64)> {
+        unbroken(&pieces)?;
+        let made = name.to_owned();
+        let file = Arc::new(blocking(move || create(&into, &made, file_size)).await?);
+        let mut written = 0;
+        for piece in pieces {
+            let (body, file, offset, name) =
+                (self.read(&piece).await?, file.clone(), piece.file_offset, name.to_owned());
+            written += blocking(move || write(&file, &name, offset, &body)).await?;
+        }
+        Ok((file, written))
     }
 }
 
