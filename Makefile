@@ -107,7 +107,7 @@ test-demo: plugins ## The tour goes through, and in time
 end_to_end ?=
 .PHONY: test-end-to-end
 test-end-to-end: plugins ## Real servers, real faults, stock restic as the judge
-	BACKSTAY_BIN=$(CURDIR)/$(binary) BACKSTAY_PLUGINS=$(CURDIR)/$(plugins) cargo test --locked -p backstay-tests $(end_to_end) -- --nocapture
+	BACKSTAY_BIN=$(CURDIR)/$(binary) BACKSTAY_PLUGINS=$(CURDIR)/$(plugins) tests/run $(end_to_end)
 
 # Figures are ratios against something in the same run. Built as released: that links for minutes.
 # E.g. bench='--rounds 1 --megabytes 1024'.

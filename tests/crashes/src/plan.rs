@@ -199,20 +199,48 @@ pub struct SleepAt {
     clients: usize,
     passes: Option<Duration>,
     looks_left: usize,
+    patience: usize,
+    doze: bool,
 }
 
 impl SleepAt {
     /// It does so many requests before; `passes` is how long it sleeps, and then it waits for `looks` pauses of the others.
     pub fn new(requests: usize, clients: usize, passes: Duration, looks: usize) -> Self {
-        Self { requests_left: requests, clients, passes: Some(passes), looks_left: looks }
+        let passes = Some(passes);
+        Self { requests_left: requests, clients, passes, looks_left: looks, patience: PATIENCE, doze: false }
     }
+
+    /// As [`SleepAt::new`], but what it promises follows at once the look at the lock that allowed it.
+    pub fn doze(requests: usize, clients: usize, passes: Duration, looks: usize) -> Self {
+        Self { doze: true, ..Self::new(requests, clients, passes, looks) }
+    }
+}
+
+/// Index files and snapshots say that what they name is there.
+fn is_promise(request: &Request) -> bool {
+    let of = |folder| request.place().starts_with(folder);
+    matches!(request, Request::Put { .. }) && (of("index/") || of("snapshots/"))
 }
 
 impl Plan for SleepAt {
     fn next(&mut self, view: &View<'_>) -> Decision {
         let of = |client: usize| view.waiting.iter().position(|glimpse| glimpse.client == client);
-        if let (true, Some(at)) = (self.requests_left > 0, of(0)) {
-            self.requests_left -= 1;
+        match of(0) {
+            Some(at) if self.requests_left > 0 => {
+                self.requests_left -= 1;
+                self.patience = PATIENCE;
+                return Decision::run(at);
+            }
+            // It pauses for its own lock, unless it has ended.
+            None if self.requests_left > 0 && self.patience > 0 => {
+                self.patience -= 1;
+                return Decision::Wait(LOOK);
+            }
+            _ => {}
+        }
+        if let (true, Some(_), Some(at)) = (self.doze, self.passes, of(0))
+            && is_promise(&view.waiting[at].request)
+        {
             return Decision::run(at);
         }
         if let Some(at) = (1..self.clients - 1).find_map(of) {
@@ -245,6 +273,8 @@ pub struct Weather {
     pub tears: bool,
     /// Half an hour may pass between two requests.
     pub naps: bool,
+    /// As long as a lock's pause may pass, but not between a look at a lock and what it allows.
+    pub dozes: bool,
 }
 
 /// A run by chance.

@@ -27,8 +27,8 @@ pub struct Scenario {
     pub share: usize,
 }
 
-const CALM: Weather = Weather { faults: false, kills: false, tears: false, naps: false };
-const ROUGH: Weather = Weather { faults: true, kills: true, tears: false, naps: false };
+const CALM: Weather = Weather { faults: false, kills: false, tears: false, naps: false, dozes: false };
+const ROUGH: Weather = Weather { faults: true, kills: true, tears: false, naps: false, dozes: false };
 
 const PLAIN: Scenario = Scenario {
     name: "",
@@ -66,12 +66,12 @@ pub const SCENARIOS: &[Scenario] = &[
         ..PLAIN
     },
     // A person removes the lock of a backup that is still at work: it must notice before it promises anything. How soon
-    // it notices is bound by the pause of the other one's lock, so nothing may take longer here.
+    // it notices is bound by the pause of the other one's lock, so nothing may take longer once it has looked.
     Scenario {
         name: "backup-whose-lock-is-removed",
         before: Before::Littered,
         jobs: &[Job::Backup, Job::UnlockAndPrune],
-        weather: CALM,
+        weather: Weather { dozes: true, ..CALM },
         share: 4,
         ..PLAIN
     },
