@@ -77,10 +77,15 @@ async fn what_a_forgotten_backup_alone_had_goes_and_the_rest_stays() {
     let first = backup(&bench, old).await;
     let second = backup(&bench, new).await;
     let full = data_bytes(&bench);
+    let none = bench.repository.plan_prune(&PruneOptions::default(), &|_| {}).await.unwrap();
+    assert_eq!(none.bytes_freed(), 0);
+    let going = [first.clone()].into();
+    let foretold = bench.repository.bytes_freed_without(&going, &PruneOptions::default(), &|_| {}).await.unwrap();
     bench.repository.forget(std::slice::from_ref(&first), &[]).await.unwrap();
     let look = bench.repository.plan_prune(&PruneOptions::default(), &|_| {}).await.unwrap();
     let (plan, report) = prune(&bench, &PruneOptions::default()).await;
     assert_eq!(plan.bytes_freed(), look.bytes_freed(), "the look and the plan are the same");
+    assert_eq!(plan.bytes_freed(), foretold, "and what was told before it was forgotten");
     assert!(report.bytes_repacked > 0 && report.packs_removed > 0, "{report:?}");
     // Thirteen chunks of eighteen are needed no more.
     let freed = full - data_bytes(&bench);

@@ -12,7 +12,8 @@ use backstay_core::{
     Backup, BackupId, Chain, Confirmed, ForgetPlan, KeepReason, LogNeed, Period, Records, RetentionPolicy, TargetName,
     Timestamp, Window, plan_forget, plan_forget_named, windows,
 };
-use backstay_pipeline::FailureKind;
+use backstay_pipeline::{FailureKind, repository::open_log};
+use backstay_repo::{PruneOptions, PruneProgress, Repository as Open};
 use serde::Serialize;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -127,6 +128,8 @@ struct View<'a> {
     /// What would go if the store did not keep it for a while.
     waiting: Vec<WaitingView<'a>>,
     log: &'a LogNeed,
+    /// What a prune frees then; nothing where that cannot be told.
+    bytes_freed: Option<u64>,
     /// Where the target can be restored to afterwards.
     windows: Vec<Window>,
 }
@@ -194,9 +197,12 @@ pub(crate) fn run(args: &ForgetArgs, context: &Context) -> Result<()> {
             open.retained_backups().await?.into_iter().map(|(id, until)| (id, Some(until))).collect();
         let going = plan.forgotten().map(|backup| backup.id.clone()).filter(|id| !waiting.contains_key(id));
         let going: Vec<BackupId> = going.collect();
-        let json = context.output().json;
-        if !json {
+        let bytes_freed = freed(&open, &going, &plan, context).await;
+        if !context.output().json {
             context.output().lines(table(args, &plan, &waiting).trim_end())?;
+            if let Some(bytes) = bytes_freed.filter(|_| !going.is_empty()) {
+                context.output().lines(&format!("a prune frees {} then", output::size(bytes)))?;
+            }
         }
         if !args.dry_run && !going.is_empty() {
             let stays: Vec<BackupId> = plan.kept().map(|backup| backup.id.clone()).collect();
@@ -217,12 +223,36 @@ pub(crate) fn run(args: &ForgetArgs, context: &Context) -> Result<()> {
                 .filter_map(|b| Some(WaitingView { backup: BackupView::of(b), until: *waiting.get(&b.id)? }))
                 .collect(),
             log: &plan.log,
+            bytes_freed,
             windows: left(&plan, &waiting, chain, confirmed),
         };
         let configured = target.retention.as_ref().map(|policy| policy.pitr_window);
         let strange = configured.filter(|window| *window != policy.pitr_window).is_some();
         context.output().result(&view, page(&plan, &view, repository.name.as_str(), strange))
     })
+}
+
+/// What a prune frees once these are gone, log that is needed no more included. Nothing where it cannot be told, as when
+/// a prune is at work: nobody forgets less for that.
+async fn freed(open: &Open, going: &[BackupId], plan: &ForgetPlan, context: &Context) -> Option<u64> {
+    if going.is_empty() {
+        return Some(0);
+    }
+    let progress = context.progress();
+    let shown = |at: PruneProgress| {
+        if let PruneProgress::Marking { trees } = at {
+            progress.update(&format!("looking what is freed, folder {trees}"), 0, None);
+        }
+    };
+    let told = async {
+        let going = going.iter().cloned().collect();
+        let packs = open.bytes_freed_without(&going, &PruneOptions::default(), &shown).await?;
+        let log = open_log(open, &plan.target).await?.plan_trim(&plan.log).await?;
+        Ok::<_, Failure>(packs + log.bytes)
+    };
+    let told = told.await;
+    progress.finish();
+    told.inspect_err(|error| tracing::warn!("failed to tell what a prune frees: {}", error.message())).ok()
 }
 
 /// Which of the target's repositories is meant.

@@ -21,6 +21,8 @@ pub use plan::{PruneOptions, PrunePlan, Repack, Waiting};
 
 use crate::lock::{Lock, LockKind};
 use crate::{RepoError, RepoErrorKind, Repository, Result};
+use backstay_core::BackupId;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// How far a prune is.
@@ -76,7 +78,21 @@ impl Repository {
         options: &PruneOptions,
         progress: &(dyn Fn(PruneProgress) + Send + Sync),
     ) -> Result<PrunePlan> {
-        plan::plan(self, options, progress).await
+        plan::plan(self, options, &BTreeSet::new(), progress).await
+    }
+
+    /// How many bytes a prune would free once `forgotten` are forgotten. A look, which walks the trees of all other
+    /// backups.
+    ///
+    /// # Errors
+    /// As [`Repository::plan_prune`]; whatever a prune beside it takes away meanwhile.
+    pub async fn bytes_freed_without(
+        &self,
+        forgotten: &BTreeSet<BackupId>,
+        options: &PruneOptions,
+        progress: &(dyn Fn(PruneProgress) + Send + Sync),
+    ) -> Result<u64> {
+        Ok(plan::plan(self, options, forgotten, progress).await?.bytes_freed())
     }
 
     /// Does what `plan` says. `lock` is exclusive and was held when the plan was made.

@@ -7,7 +7,7 @@ use crate::limits::{INDEX_BLOBS_MAX, LOADS_MAX, SMALL_INDEX_FILES_MAX, SMALL_PAC
 use crate::marks::Marks;
 use crate::pack::{BlobKind, pack_bytes};
 use crate::{Id, RepoError, RepoErrorKind, Repository, Result, snapshot};
-use backstay_core::Timestamp;
+use backstay_core::{BackupId, Timestamp};
 use futures::{StreamExt, TryStreamExt};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -141,10 +141,12 @@ struct Listed {
 pub(super) async fn plan(
     repository: &Repository,
     options: &PruneOptions,
+    forgotten: &BTreeSet<BackupId>,
     progress: &(dyn Fn(PruneProgress) + Send + Sync),
 ) -> Result<PrunePlan> {
     // Snapshots before the index, the index before the packs: what is named later is there.
-    let snapshots = snapshot::load_every(repository.store(), repository.master_key()).await?;
+    let mut snapshots = snapshot::load_every(repository.store(), repository.master_key()).await?;
+    snapshots.retain(|snapshot| !forgotten.contains(&snapshot.id));
     let index = repository.load_index().await?;
     let used = used(repository, &index, &snapshots, progress).await.map_err(|error| match error.kind() {
         RepoErrorKind::Damaged => RepoError::new(RepoErrorKind::Damaged, "failed to tell what may go")

@@ -1,0 +1,84 @@
+#!/usr/bin/env python3
+"""Where Backstay's time goes: a flame graph and a table of the steps for a full backup, one that reads all again, a
+restore, and one over a damaged folder.
+
+    python3 tests/bench/peers/flames.py BACKSTAY PLUGINS OUT [--megabytes 4096]
+
+Needs `perf`, and a kernel that lets everybody use it: sysctl kernel.perf_event_paranoid=-1 kernel.kptr_restrict=0
+"""
+
+import argparse
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+import contenders
+import dataset
+from ordinary import as_ordinary_user
+
+FLAME = pathlib.Path(__file__).resolve().parent.parent / "flame.py"
+SAMPLES_A_SECOND = 499
+
+
+class Recorded(contenders.Backstay):
+    """Keeps samples of what it does."""
+
+    samples = None
+
+    def measure(self, command):
+        if not self.samples:
+            return super().measure(command)
+        record = ["perf", "record", "--quiet", "-F", str(SAMPLES_A_SECOND), "-g", "-o", str(self.samples), "--"]
+        self.run([*record, *command])
+
+
+def picture(samples, title):
+    """The graph, and the table of the steps."""
+    graph = samples.with_suffix(".svg")
+    script = subprocess.Popen(["perf", "script", "--no-inline", "-i", samples], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    table = subprocess.run([sys.executable, FLAME, title, graph], stdin=script.stdout, check=True, stdout=subprocess.PIPE)
+    return graph.read_text(), table.stdout.decode()
+
+
+def pictures(arguments, folder):
+    cluster = dataset.Cluster(folder)
+    cluster.create()
+    try:
+        cluster.fill(arguments.megabytes)
+        backstay = Recorded(folder, cluster, arguments.backstay, arguments.plugins)
+        backstay.reset()
+        into, found = folder / "restored", {}
+        steps = [("backup", "a full backup", backstay.backup), ("reread", "nothing changed, content read again", backstay.backup),
+                 ("restore", "a restore", lambda: backstay.restore(into)), ("mended", "1 % of the pages damaged", lambda: backstay.mend(into))]
+        for name, title, work in steps:
+            if name == "mended":
+                dataset.damage(into, 1, 0)
+            backstay.samples = folder / f"{name}.data"
+            work()
+            found[name] = picture(backstay.samples, title)
+        return found
+    finally:
+        cluster.stop()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("backstay", type=pathlib.Path)
+    parser.add_argument("plugins", type=pathlib.Path)
+    parser.add_argument("out", type=pathlib.Path)
+    parser.add_argument("--megabytes", type=int, default=4096)
+    parser.add_argument("--folder", default="/var/tmp")
+    arguments = parser.parse_args()
+    arguments.backstay, arguments.plugins = arguments.backstay.resolve(), arguments.plugins.resolve()
+
+    def work():
+        with tempfile.TemporaryDirectory(prefix="backstay-flames-", dir=arguments.folder) as folder:
+            return pictures(arguments, pathlib.Path(folder))
+
+    for name, (graph, table) in as_ordinary_user(work).items():
+        (arguments.out / f"{name}-flame.svg").write_text(graph)
+        print(table)
+
+
+main()
