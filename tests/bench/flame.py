@@ -101,19 +101,26 @@ def picture(title, samples):
     return "\n".join(out + ["</svg>", ""])
 
 
-def main():
-    title, target = sys.argv[1:]
+def draw(title, lines):
+    """The picture, and the table of the steps, of what `perf script` says."""
     # What the shell around the command did is no part of it.
-    samples = Counter(tuple(stack) for stack in stacks(sys.stdin) if re.match(r"backstay|tokio|epoch", stack[0]))
+    samples = Counter(tuple(stack) for stack in stacks(lines) if re.match(r"backstay|tokio|epoch", stack[0]))
     total = sum(samples.values())
     steps = Counter()
     for stack, count in samples.items():
         steps[step(stack)] += count
+    table = [f"| {title} | part of the CPU time |", "|---|---|"]
+    table += [f"| {name} | {count / total:.1%} |" for name, count in steps.most_common()]
+    return picture(title, samples), "\n".join(table)
+
+
+def main():
+    title, target = sys.argv[1:]
+    graph, table = draw(title, sys.stdin)
     with open(target, "w") as file:
-        file.write(picture(title, samples))
-    print(f"| {title} | part of the CPU time |\n|---|---|")
-    for name, count in steps.most_common():
-        print(f"| {name} | {count / total:.1%} |")
+        file.write(graph)
+    print(table)
 
 
-main()
+if __name__ == "__main__":
+    main()

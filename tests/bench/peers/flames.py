@@ -17,7 +17,9 @@ import contenders
 import dataset
 from ordinary import as_ordinary_user
 
-FLAME = pathlib.Path(__file__).resolve().parent.parent / "flame.py"
+sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent))
+import flame
+
 SAMPLES_A_SECOND = 499
 
 
@@ -35,10 +37,9 @@ class Recorded(contenders.Backstay):
 
 def picture(samples, title):
     """The graph, and the table of the steps."""
-    graph = samples.with_suffix(".svg")
-    script = subprocess.Popen(["perf", "script", "--no-inline", "-i", samples], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    table = subprocess.run([sys.executable, FLAME, title, graph], stdin=script.stdout, check=True, stdout=subprocess.PIPE)
-    return graph.read_text(), table.stdout.decode()
+    script = ["perf", "script", "--no-inline", "-i", samples]
+    with subprocess.Popen(script, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, errors="replace") as process:
+        return flame.draw(title, process.stdout)
 
 
 def pictures(arguments, folder):
@@ -78,7 +79,7 @@ def main():
 
     for name, (graph, table) in as_ordinary_user(work).items():
         (arguments.out / f"{name}-flame.svg").write_text(graph)
-        print(table)
+        print(table + "\n")
 
 
 main()
