@@ -19,7 +19,7 @@ const SLEEPS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(1800)
 /// For how many pauses of others it then waits: for none, or until a lock is theirs.
 const LOOKS: [usize; 2] = [0, 5];
 /// More requests than a client has of those that are put to sleep.
-const SLEEPS_MAX: usize = 45;
+const SLEEPS_MAX: usize = 30;
 /// Orders of one scenario that are tried.
 const ORDERS_MAX: usize = 20_000;
 /// What the whole table comes to at least.
@@ -211,7 +211,7 @@ fn units(rows: &[&'static Scenario], seed: u64) -> Vec<Unit> {
                 units.extend(orders.iter().map(|order| Unit::Crashes { row, medium, order: *order }));
             }
         }
-        if row.weather.naps || row.weather.dozes {
+        if row.sleeps {
             units.extend(MEDIA.map(|medium| Unit::Sleeps { row, medium }));
         }
         if row.every_order {
@@ -248,9 +248,7 @@ fn work(unit: &Unit, tally: &Tally) {
         }
         Unit::Sleeps { row, medium } => {
             for requests in 0..SLEEPS_MAX {
-                // Half an hour is no doze.
-                let lengths = if row.weather.dozes { &[(0, 0), (0, 1)][..] } else { &[(0, 0), (0, 1), (1, 0)] };
-                for &(passes, looks) in lengths {
+                for (passes, looks) in [(0, 0), (0, 1), (1, 0)] {
                     let kind = Kind::Sleep { requests, passes, looks };
                     let case = Case { scenario: row.name, medium: *medium, kind };
                     tally.add(&case, &play(row, &case, *medium));
@@ -287,8 +285,7 @@ fn play(row: &'static Scenario, case: &Case, medium: Medium) -> Run {
         }
         Kind::Sleep { requests, passes, looks } => {
             let (passes, looks) = (SLEEPS[*passes % SLEEPS.len()], LOOKS[*looks % LOOKS.len()]);
-            let sleep = if row.weather.dozes { SleepAt::doze } else { SleepAt::new };
-            run(row, medium, &mut sleep(*requests, row.jobs.len(), passes, looks))
+            run(row, medium, &mut SleepAt::new(*requests, row.jobs.len(), passes, looks))
         }
         Kind::Order { choices } => run(row, medium, &mut Choices(choices.iter().copied().collect())),
     }

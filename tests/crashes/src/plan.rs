@@ -193,26 +193,20 @@ impl Plan for CrashAt {
 }
 
 /// The first client stops at one of its requests and sleeps; meanwhile all others do their work, one after the other,
-/// and time passes before the last one does.
+/// and time passes before the last one does. It does not sleep before a request that promises something: that follows at
+/// once the look at its lock which allowed it.
 pub struct SleepAt {
     requests_left: usize,
     clients: usize,
     passes: Option<Duration>,
     looks_left: usize,
     patience: usize,
-    doze: bool,
 }
 
 impl SleepAt {
     /// It does so many requests before; `passes` is how long it sleeps, and then it waits for `looks` pauses of the others.
     pub fn new(requests: usize, clients: usize, passes: Duration, looks: usize) -> Self {
-        let passes = Some(passes);
-        Self { requests_left: requests, clients, passes, looks_left: looks, patience: PATIENCE, doze: false }
-    }
-
-    /// As [`SleepAt::new`], but what it promises follows at once the look at the lock that allowed it.
-    pub fn doze(requests: usize, clients: usize, passes: Duration, looks: usize) -> Self {
-        Self { doze: true, ..Self::new(requests, clients, passes, looks) }
+        Self { requests_left: requests, clients, passes: Some(passes), looks_left: looks, patience: PATIENCE }
     }
 }
 
@@ -238,7 +232,7 @@ impl Plan for SleepAt {
             }
             _ => {}
         }
-        if let (true, Some(_), Some(at)) = (self.doze, self.passes, of(0))
+        if let (Some(_), Some(at)) = (self.passes, of(0))
             && is_promise(&view.waiting[at].request)
         {
             return Decision::run(at);
@@ -273,8 +267,6 @@ pub struct Weather {
     pub tears: bool,
     /// Half an hour may pass between two requests.
     pub naps: bool,
-    /// As long as a lock's pause may pass, but not between a look at a lock and what it allows.
-    pub dozes: bool,
 }
 
 /// A run by chance.

@@ -23,12 +23,14 @@ pub struct Scenario {
     pub lag: Duration,
     /// Whether every order of its requests is tried.
     pub every_order: bool,
+    /// Whether the first one sleeps at each of its requests.
+    pub sleeps: bool,
     /// How much of what runs by chance it gets.
     pub share: usize,
 }
 
-const CALM: Weather = Weather { faults: false, kills: false, tears: false, naps: false, dozes: false };
-const ROUGH: Weather = Weather { faults: true, kills: true, tears: false, naps: false, dozes: false };
+const CALM: Weather = Weather { faults: false, kills: false, tears: false, naps: false };
+const ROUGH: Weather = Weather { faults: true, kills: true, tears: false, naps: false };
 
 const PLAIN: Scenario = Scenario {
     name: "",
@@ -38,6 +40,7 @@ const PLAIN: Scenario = Scenario {
     page: usize::MAX,
     lag: Duration::ZERO,
     every_order: false,
+    sleeps: false,
     share: 2,
 };
 
@@ -71,7 +74,8 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "backup-whose-lock-is-removed",
         before: Before::Littered,
         jobs: &[Job::Backup, Job::UnlockAndPrune],
-        weather: Weather { dozes: true, ..CALM },
+        weather: CALM,
+        sleeps: true,
         share: 4,
         ..PLAIN
     },
@@ -232,6 +236,7 @@ pub const SCENARIOS: &[Scenario] = &[
             Job::Compact,
         ],
         weather: Weather { naps: true, ..ROUGH },
+        sleeps: true,
         share: 4,
         ..PLAIN
     },
@@ -240,6 +245,7 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "archiver-that-sleeps",
         jobs: &[Job::Archive { server: 0, pieces: 2 }, Job::Archive { server: 7, pieces: 3 }, Job::Compact],
         weather: Weather { naps: true, ..ROUGH },
+        sleeps: true,
         share: 1,
         ..PLAIN
     },
@@ -247,6 +253,7 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "writer-and-pruner-lock",
         before: Before::Fresh,
         weather: Weather { naps: true, ..ROUGH },
+        sleeps: true,
         jobs: &[Job::Hold(LockKind::Shared), Job::Hold(LockKind::Exclusive)],
         every_order: true,
         ..PLAIN
