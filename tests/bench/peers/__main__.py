@@ -10,7 +10,6 @@ restore the repository is put out of it, whoever wrote it in whichever way; befo
 folder is put into it.
 """
 
-import argparse
 import hashlib
 import json
 import os
@@ -18,12 +17,11 @@ import pathlib
 import shutil
 import subprocess
 import sys
-import tempfile
 
 import contenders
 import report
+import script
 from dataset import Cluster, damage
-from ordinary import as_ordinary_user
 
 PHASES = ("full", "unchanged", "trusted", "changed", "appended", "restore", "mended")
 
@@ -167,25 +165,12 @@ def check_with_restic(running):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("backstay", type=pathlib.Path)
-    parser.add_argument("plugins", type=pathlib.Path)
+    parser = script.parser(__doc__, megabytes=4096)
     parser.add_argument("--ceiling", type=pathlib.Path)
-    parser.add_argument("--megabytes", type=int, default=4096)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only")
     parser.add_argument("--out", type=pathlib.Path)
-    parser.add_argument("--folder", default="/var/tmp", help="where the data and the repositories go")
-    arguments = parser.parse_args()
-    for name in ("backstay", "plugins", "ceiling"):
-        if getattr(arguments, name):
-            setattr(arguments, name, getattr(arguments, name).resolve())
-
-    def work():
-        with tempfile.TemporaryDirectory(prefix="backstay-peers-", dir=arguments.folder) as folder:
-            return measure(arguments, pathlib.Path(folder))
-
-    found = as_ordinary_user(work)
+    found, arguments = script.run(parser, measure)
     print(report.table(found))
     if arguments.out:
         report.write(found, arguments.out)

@@ -7,18 +7,16 @@ The store is s3s-fs on loopback (`cargo install s3s-fs --version 0.14.1 --featur
 line use the same cores as the backup: what they take is told beside the rate, and so is the rate without any delay.
 """
 
-import argparse
 import contextlib
 import pathlib
 import shutil
 import statistics
 import subprocess
-import tempfile
 import time
 
 import contenders
 import dataset
-from ordinary import as_ordinary_user
+import script
 
 KEY = "backstay-bench"
 
@@ -99,22 +97,11 @@ def race(arguments, folder, cluster):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("backstay", type=pathlib.Path)
-    parser.add_argument("plugins", type=pathlib.Path)
+    parser = script.parser(__doc__, megabytes=4096)
     parser.add_argument("slow_line", type=pathlib.Path)
-    parser.add_argument("--megabytes", type=int, default=4096)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--milliseconds", type=int, default=20)
-    arguments = parser.parse_args()
-    for name in ("backstay", "plugins", "slow_line"):
-        setattr(arguments, name, getattr(arguments, name).resolve())
-
-    def work():
-        with tempfile.TemporaryDirectory(prefix="backstay-distance-", dir="/var/tmp") as folder:
-            return measure(arguments, pathlib.Path(folder))
-
-    found = as_ordinary_user(work)
+    found, arguments = script.run(parser, measure)
     middle = {name: statistics.median(run["seconds"] for run in runs) for name, runs in found.items()}
     print(f"s3 {arguments.milliseconds} ms away: {middle['folder'] / middle['s3 far']:.2f} of the folder's rate, "
           f"{middle['s3'] / middle['s3 far']:.2f} of the rate without the delay")

@@ -1,8 +1,4 @@
-#!/usr/bin/env python3
-"""Where the time of a command goes: a flame graph, and a table of the steps.
-
-    perf record -F 999 -g -o perf.data -- backstay backup shop --method files
-    perf script -i perf.data --no-inline | tests/bench/flame.py "full backup, method files" OUT.svg
+"""Where the time of a command goes: a flame graph, and a table of the steps, of what `perf script --no-inline` says.
 
 Hand-written assembler keeps no frame pointers: such functions stand at the bottom. The table goes by the function that
 ran, so it is right all the same.
@@ -10,7 +6,6 @@ ran, so it is right all the same.
 
 import html
 import re
-import sys
 from collections import Counter
 
 # The first that matches the running function, or one that called it, names the step.
@@ -102,8 +97,7 @@ def picture(title, samples):
 
 
 def draw(title, lines):
-    """The picture, and the table of the steps, of what `perf script` says."""
-    # What the shell around the command did is no part of it.
+    """The picture, and the table of the steps, of these lines. Of Backstay alone: `perf` has samples of its own start."""
     samples = Counter(tuple(stack) for stack in stacks(lines) if re.match(r"backstay|tokio|epoch", stack[0]))
     total = sum(samples.values())
     steps = Counter()
@@ -112,15 +106,3 @@ def draw(title, lines):
     table = [f"| {title} | part of the CPU time |", "|---|---|"]
     table += [f"| {name} | {count / total:.1%} |" for name, count in steps.most_common()]
     return picture(title, samples), "\n".join(table)
-
-
-def main():
-    title, target = sys.argv[1:]
-    graph, table = draw(title, sys.stdin)
-    with open(target, "w") as file:
-        file.write(graph)
-    print(table)
-
-
-if __name__ == "__main__":
-    main()

@@ -7,18 +7,13 @@ restore, and one over a damaged folder.
 Needs `perf`, and a kernel that lets everybody use it: sysctl kernel.perf_event_paranoid=-1 kernel.kptr_restrict=0
 """
 
-import argparse
 import pathlib
 import subprocess
-import sys
-import tempfile
 
 import contenders
 import dataset
-from ordinary import as_ordinary_user
-
-sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent))
 import flame
+import script
 
 SAMPLES_A_SECOND = 499
 
@@ -37,8 +32,8 @@ class Recorded(contenders.Backstay):
 
 def picture(samples, title):
     """The graph, and the table of the steps."""
-    script = ["perf", "script", "--no-inline", "-i", samples]
-    with subprocess.Popen(script, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, errors="replace") as process:
+    told = ["perf", "script", "--no-inline", "-i", samples]
+    with subprocess.Popen(told, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, errors="replace") as process:
         return flame.draw(title, process.stdout)
 
 
@@ -64,20 +59,10 @@ def pictures(arguments, folder):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("backstay", type=pathlib.Path)
-    parser.add_argument("plugins", type=pathlib.Path)
+    parser = script.parser(__doc__, megabytes=4096)
     parser.add_argument("out", type=pathlib.Path)
-    parser.add_argument("--megabytes", type=int, default=4096)
-    parser.add_argument("--folder", default="/var/tmp")
-    arguments = parser.parse_args()
-    arguments.backstay, arguments.plugins = arguments.backstay.resolve(), arguments.plugins.resolve()
-
-    def work():
-        with tempfile.TemporaryDirectory(prefix="backstay-flames-", dir=arguments.folder) as folder:
-            return pictures(arguments, pathlib.Path(folder))
-
-    for name, (graph, table) in as_ordinary_user(work).items():
+    found, arguments = script.run(parser, pictures)
+    for name, (graph, table) in found.items():
         (arguments.out / f"{name}-flame.svg").write_text(graph)
         print(table + "\n")
 

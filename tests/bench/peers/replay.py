@@ -9,7 +9,6 @@ in between. PostgreSQL's own figure for the replay is taken from its log. Twice:
 log holds, transactions of pgbench or one table that is updated whole, in order, time and again.
 """
 
-import argparse
 import os
 import pathlib
 import re
@@ -20,11 +19,12 @@ import time
 
 import contenders
 import dataset
-from ordinary import as_ordinary_user
+import script
 
 SEGMENT = 16 << 20
 AHEAD = 32
-STARTS = 20
+STARTS = 10
+FETCHES = 3
 # 1.5 million rows of 100 bytes: more than the server's buffers hold.
 PGBENCH_SCALE = 15
 PGBENCH_SECONDS = 20
@@ -103,7 +103,8 @@ def starts(backstay):
     return took
 
 
-def measure(arguments, folder, load):
+def race(arguments, folder, load):
+    """Bytes a second of each fetch and of the replay, and how long a start took."""
     folder.mkdir()
     cluster = dataset.Cluster(folder)
     cluster.create()
@@ -123,30 +124,22 @@ def measure(arguments, folder, load):
         cluster.stop()
     restored = folder / "restored"
     backstay.run([backstay.binary, "restore", "shop", "--into", str(restored), "--to", "latest"])
-    fetched = [fetch(backstay, restored) for _ in range(3)]
-    replayed = replay(folder, restored)
-    middle = statistics.median(fetched)
-    return (f"log of {load.__name__.replace('_', ' ')}\n"
-            f"  log fetch, file after file: {middle / 1e6:7.0f} MB/s ({min(fetched) / 1e6:.0f} to {max(fetched) / 1e6:.0f})\n"
-            f"  replay by PostgreSQL:       {replayed / 1e6:7.0f} MB/s\n"
-            f"  ratio:                      {middle / replayed:7.1f}\n"
-            f"inspect, from start to end:   {statistics.median(took):7.0f} ms ({min(took):.0f} to {max(took):.0f})")
+    return [fetch(backstay, restored) for _ in range(FETCHES)], replay(folder, restored), took
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("backstay", type=pathlib.Path)
-    parser.add_argument("plugins", type=pathlib.Path)
-    parser.add_argument("--megabytes", type=int, default=1500)
-    parser.add_argument("--folder", default="/var/tmp")
-    arguments = parser.parse_args()
-    arguments.backstay, arguments.plugins = arguments.backstay.resolve(), arguments.plugins.resolve()
+def measure(arguments, folder):
+    lines, all_starts = [], []
+    for load in (transactions, whole_table):
+        fetched, replayed, took = race(arguments, folder / load.__name__, load)
+        all_starts += took
+        middle = statistics.median(fetched)
+        lines += [f"log of {load.__name__.replace('_', ' ')}",
+                  f"  log fetch, file after file: {middle / 1e6:7.0f} MB/s ({min(fetched) / 1e6:.0f} to {max(fetched) / 1e6:.0f})",
+                  f"  replay by PostgreSQL:       {replayed / 1e6:7.0f} MB/s",
+                  f"  ratio:                      {middle / replayed:7.1f}"]
+    lines.append(f"inspect, from start to end:   {statistics.median(all_starts):7.0f} ms "
+                 f"({min(all_starts):.0f} to {max(all_starts):.0f})")
+    return "\n".join(lines)
 
-    def work():
-        with tempfile.TemporaryDirectory(prefix="backstay-replay-", ignore_cleanup_errors=True, dir=arguments.folder) as folder:
-            return "\n".join(measure(arguments, pathlib.Path(folder) / load.__name__, load) for load in (transactions, whole_table))
 
-    print(as_ordinary_user(work))
-
-
-main()
+print(script.run(script.parser(__doc__, megabytes=1500), measure)[0])
