@@ -115,11 +115,17 @@ fn what_the_window_needs_stays_and_comes_back_and_the_rest_is_freed() -> Result<
     let pinned = &made[0].1;
     let look = backstay.ok(&["forget", TARGET, "--dry-run"])?;
     ensure!(backstay.ok(&["backups", TARGET])?.as_array().is_some_and(|all| all.len() == 4), "a look forgot");
+    let quick = backstay.ok(&["forget", TARGET, "--dry-run", "--quick"])?;
+    ensure!(quick["forgotten"] == look["forgotten"] && quick["bytes-freed"].is_null(), "{quick}");
     let plan = backstay.ok(&["forget", TARGET])?;
-    for part in ["kept", "forgotten", "waiting", "log"] {
+    for part in ["kept", "forgotten", "waiting", "log", "bytes-freed"] {
         ensure!(plan[part] == look[part], "{part}: {look}\nbecame\n{plan}");
     }
-    ensure!(plan["bytes-freed"].as_u64().is_some_and(|bytes| bytes > 0), "{plan}");
+    let freed = &backstay.ok(&["prune", "main", "--dry-run"])?["bytes-freed"];
+    ensure!(
+        freed.as_u64().is_some_and(|bytes| bytes > 0) && plan["bytes-freed"] == *freed,
+        "{freed} are freed, not\n{plan}"
+    );
     ensure!(ids(&plan["forgotten"]) == [&made[1].1.id], "{plan}");
     let reasons = plan["kept"].to_string();
     ensure!(reasons.contains("audit") && reasons.contains("\"window\"") && reasons.contains("\"newest\""), "{plan}");

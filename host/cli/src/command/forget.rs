@@ -2,7 +2,7 @@
 
 use crate::{
     catalog::{self, Catalog},
-    command::backups,
+    command::{backups, prune},
     config::{Config, Repository, Target, advice},
     context::Context,
     failure::{Failure, Result},
@@ -12,8 +12,7 @@ use backstay_core::{
     Backup, BackupId, Chain, Confirmed, ForgetPlan, KeepReason, LogNeed, Period, Records, RetentionPolicy, TargetName,
     Timestamp, Window, plan_forget, plan_forget_named, windows,
 };
-use backstay_pipeline::{FailureKind, repository::open_log};
-use backstay_repo::{PruneOptions, PruneProgress, Repository as Open};
+use backstay_pipeline::FailureKind;
 use serde::Serialize;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -35,6 +34,9 @@ pub(crate) struct ForgetArgs {
     /// Show the plan and stop
     #[arg(long)]
     dry_run: bool,
+    /// Do not tell what a prune frees: for that every backup of the repository is looked at
+    #[arg(long)]
+    quick: bool,
     #[command(flatten)]
     policy: PolicyArgs,
 }
@@ -128,7 +130,7 @@ struct View<'a> {
     /// What would go if the store did not keep it for a while.
     waiting: Vec<WaitingView<'a>>,
     log: &'a LogNeed,
-    /// What a prune frees then; nothing where that cannot be told.
+    /// What a prune frees then; nothing where that was not looked at.
     bytes_freed: Option<u64>,
     /// Where the target can be restored to afterwards.
     windows: Vec<Window>,
@@ -196,17 +198,25 @@ pub(crate) fn run(args: &ForgetArgs, context: &Context) -> Result<()> {
         let mut waiting: BTreeMap<BackupId, Option<Timestamp>> =
             open.retained_backups().await?.into_iter().map(|(id, until)| (id, Some(until))).collect();
         let going = plan.forgotten().map(|backup| backup.id.clone()).filter(|id| !waiting.contains_key(id));
-        let going: Vec<BackupId> = going.collect();
-        let bytes_freed = freed(&open, &going, &plan, context).await;
+        let going: BTreeSet<BackupId> = going.collect();
+        let bytes_freed = match args.quick || going.is_empty() {
+            true => None,
+            // A prune that is at work takes away what is looked at: nobody forgets less for that.
+            false => prune::freed_without(&open, &config, &going, context)
+                .await
+                .inspect_err(|error| tracing::warn!("failed to tell what a prune frees: {}", error.message()))
+                .ok(),
+        };
         if !context.output().json {
             context.output().lines(table(args, &plan, &waiting).trim_end())?;
-            if let Some(bytes) = bytes_freed.filter(|_| !going.is_empty()) {
+            if let Some(bytes) = bytes_freed {
                 context.output().lines(&format!("a prune frees {} then", output::size(bytes)))?;
             }
         }
         if !args.dry_run && !going.is_empty() {
             let stays: Vec<BackupId> = plan.kept().map(|backup| backup.id.clone()).collect();
-            waiting.extend(open.forget(&going, &stays).await?.into_iter().map(|refused| (refused, None)));
+            waiting
+                .extend(open.forget(&Vec::from_iter(going), &stays).await?.into_iter().map(|refused| (refused, None)));
         }
         let view = View {
             target: &plan.target,
@@ -230,29 +240,6 @@ pub(crate) fn run(args: &ForgetArgs, context: &Context) -> Result<()> {
         let strange = configured.filter(|window| *window != policy.pitr_window).is_some();
         context.output().result(&view, page(&plan, &view, repository.name.as_str(), strange))
     })
-}
-
-/// What a prune frees once these are gone, log that is needed no more included. Nothing where it cannot be told, as when
-/// a prune is at work: nobody forgets less for that.
-async fn freed(open: &Open, going: &[BackupId], plan: &ForgetPlan, context: &Context) -> Option<u64> {
-    if going.is_empty() {
-        return Some(0);
-    }
-    let progress = context.progress();
-    let shown = |at: PruneProgress| {
-        if let PruneProgress::Marking { trees } = at {
-            progress.update(&format!("looking what is freed, folder {trees}"), 0, None);
-        }
-    };
-    let told = async {
-        let going = going.iter().cloned().collect();
-        let packs = open.bytes_freed_without(&going, &PruneOptions::default(), &shown).await?;
-        let log = open_log(open, &plan.target).await?.plan_trim(&plan.log).await?;
-        Ok::<_, Failure>(packs + log.bytes)
-    };
-    let told = told.await;
-    progress.finish();
-    told.inspect_err(|error| tracing::warn!("failed to tell what a prune frees: {}", error.message())).ok()
 }
 
 /// Which of the target's repositories is meant.

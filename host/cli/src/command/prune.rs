@@ -7,8 +7,9 @@ use crate::{
     failure::{Failure, Result},
     limits::LOCK_RETRY,
     output::{self, Table},
+    progress::Progress,
 };
-use backstay_core::{LogNeed, Records, TargetName, Timestamp, log_needed};
+use backstay_core::{BackupId, LogNeed, Records, TargetName, Timestamp, log_needed};
 use backstay_pipeline::repository::open_log;
 use backstay_repo::{
     Lock, LockKind, PruneOptions, PrunePlan, PruneProgress, PruneReport, RepoErrorKind, Repository,
@@ -16,6 +17,7 @@ use backstay_repo::{
 };
 use serde::Serialize;
 use std::{
+    collections::BTreeSet,
     fmt::Write as _,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -101,26 +103,18 @@ pub(crate) fn run(args: &PruneArgs, context: &Context) -> Result<()> {
         repack_bytes_max: args.max_repack.unwrap_or(PruneOptions::default().repack_bytes_max),
     };
     let progress = context.progress();
-    let shown = |at: PruneProgress| match at {
-        PruneProgress::Marking { trees } => progress.update(&format!("looking what is used, folder {trees}"), 0, None),
-        PruneProgress::Repacking { packs_done, packs_total, bytes } => {
-            progress.update(&format!("copying pack {packs_done} of {packs_total}"), bytes, None);
-        }
-        PruneProgress::Removing { packs_done, packs_total } => {
-            progress.update(&format!("removing pack {packs_done} of {packs_total}"), 0, None);
-        }
-    };
+    let shown = |at| tell(&progress, at);
     context.block_on(async {
         let open = catalog::open(repository).await?;
         if args.dry_run {
             let plan = open.plan_prune(&options, &shown).await?;
-            let logs = plan_logs(&open, &config).await?;
+            let logs = plan_logs(&open, &config, &BTreeSet::new()).await?;
             return show(args, context, &plan, &logs, None);
         }
         let lock = Arc::new(lock(&open, args.wait).await?);
         let done = async {
             let plan = open.plan_prune(&options, &shown).await?;
-            let mut logs = plan_logs(&open, &config).await?;
+            let mut logs = plan_logs(&open, &config, &BTreeSet::new()).await?;
             progress.finish();
             if !context.output().json {
                 context.output().lines(&page(args, &plan, &logs))?;
@@ -139,9 +133,36 @@ pub(crate) fn run(args: &PruneArgs, context: &Context) -> Result<()> {
     })
 }
 
+fn tell(progress: &Progress, at: PruneProgress) {
+    match at {
+        PruneProgress::Marking { trees } => progress.update(&format!("looking what is used, folder {trees}"), 0, None),
+        PruneProgress::Repacking { packs_done, packs_total, bytes } => {
+            progress.update(&format!("copying pack {packs_done} of {packs_total}"), bytes, None);
+        }
+        PruneProgress::Removing { packs_done, packs_total } => {
+            progress.update(&format!("removing pack {packs_done} of {packs_total}"), 0, None);
+        }
+    }
+}
+
+/// What a prune as it is without options would free once these backups are forgotten.
+pub(super) async fn freed_without(
+    repository: &Repository,
+    config: &Config,
+    forgotten: &BTreeSet<BackupId>,
+    context: &Context,
+) -> Result<u64> {
+    let progress = context.progress();
+    let shown = |at| tell(&progress, at);
+    let packs = repository.bytes_freed_without(forgotten, &PruneOptions::default(), &shown).await;
+    progress.finish();
+    let logs = plan_logs(repository, config, forgotten).await?;
+    Ok(packs? + log_bytes(&logs))
+}
+
 /// Every log of the repository, also of targets that the configuration does not know: for those log stays as long as
-/// the oldest backup.
-async fn plan_logs(repository: &Repository, config: &Config) -> Result<Vec<LogView>> {
+/// the oldest backup. Those that are `forgotten` need none.
+async fn plan_logs(repository: &Repository, config: &Config, forgotten: &BTreeSet<BackupId>) -> Result<Vec<LogView>> {
     let now = Timestamp::from(SystemTime::now());
     let mut logs = Vec::new();
     // Backups first: the log that is listed later reaches at least as far. All at once: each has its manifest read.
@@ -149,8 +170,8 @@ async fn plan_logs(repository: &Repository, config: &Config) -> Result<Vec<LogVi
     for target in LogChain::targets(repository.store()).await? {
         let known = config.targets.get(&target).and_then(|target| target.retention.clone());
         let policy = known.unwrap_or_default();
-        let of_target = all.iter().filter(|entry| entry.backup.manifest.target == target);
-        let backups: Vec<_> = of_target.map(|entry| entry.backup.clone()).collect();
+        let of_target = all.iter().map(|entry| &entry.backup).filter(|backup| backup.manifest.target == target);
+        let backups: Vec<_> = of_target.filter(|backup| !forgotten.contains(&backup.id)).cloned().collect();
         let log = open_log(repository, &target).await?;
         let confirmed = log.confirmed().await?;
         let records =
@@ -162,8 +183,8 @@ async fn plan_logs(repository: &Repository, config: &Config) -> Result<Vec<LogVi
     Ok(logs)
 }
 
-fn freed(plan: &PrunePlan, logs: &[LogView]) -> u64 {
-    plan.bytes_freed() + logs.iter().map(|log| log.plan.bytes).sum::<u64>()
+fn log_bytes(logs: &[LogView]) -> u64 {
+    logs.iter().map(|log| log.plan.bytes).sum()
 }
 
 fn show(
@@ -179,7 +200,7 @@ fn show(
             let trimmed = logs.iter().filter(|log| log.refused == 0).map(|log| log.plan.bytes).sum::<u64>();
             report.bytes_removed.saturating_sub(report.bytes_repacked) + trimmed
         }
-        _ => freed(plan, logs),
+        _ => plan.bytes_freed() + log_bytes(logs),
     };
     let text = match refused {
         _ if done.is_none() => format!("{}would free {}\n", page(args, plan, logs), output::size(bytes_freed)),
