@@ -30,6 +30,7 @@ pub mod kill;
 pub mod ledger;
 pub mod limits;
 pub mod lsn;
+pub mod memory;
 pub mod postgres;
 pub mod rehearsal;
 pub mod restic;

@@ -6,11 +6,15 @@ use backstay_tests::{
     backstay::Backstay,
     history::History,
     ledger::{self, Ledger, Workload},
+    memory::Watch,
     postgres::{Installation, Options, Postgres},
     rehearsal::Rehearsal,
     seed::Seed,
 };
 use std::time::{Duration, Instant};
+
+/// Of one job, however much there is: six packs on their way and one that fills, or eight reads, or four pieces of log.
+const MEBIBYTES_MAX: u64 = 320;
 
 /// Rows of 1,000 bytes that do not compress: seven to a page.
 fn fill(server: &Postgres, megabytes: u32) -> Result<()> {
@@ -39,10 +43,10 @@ fn an_unchanged_gigabyte_uploads_nothing_and_two_come_back_to_a_random_place() -
     server.sql("VACUUM (FREEZE) large")?;
     let backstay = Backstay::in_folder(&server.address())?;
 
-    let start = Instant::now();
+    let (start, watch) = (Instant::now(), Watch::start());
     let first = backstay.backup()?;
     ensure!(first.bytes > 1 << 30, "the first backup has {} bytes", first.bytes);
-    let full = start.elapsed();
+    let (full, memory) = (start.elapsed(), watch.peak_mebibytes());
     let start = Instant::now();
     let second = backstay.backup()?;
     eprintln!(
@@ -77,7 +81,12 @@ fn an_unchanged_gigabyte_uploads_nothing_and_two_come_back_to_a_random_place() -
     let rehearsal = Rehearsal::new(&backstay, &installation, &history, &ends, &third);
     let restored = rehearsal.at(&history.random_target(&mut seed, third.end)?, &[])?;
     drop(restored);
+    let watch = Watch::start();
     let restored = rehearsal.at(&backstay_tests::target::Stop::latest(), &[])?;
+    for (job, mebibytes) in [("backup", memory), ("restore", watch.peak_mebibytes())] {
+        eprintln!("memory of a {job}: {mebibytes} MiB");
+        ensure!((16..=MEBIBYTES_MAX).contains(&mebibytes), "a {job} takes {mebibytes} MiB of memory");
+    }
     ensure!(sum(&restored.server)? == large, "the large table is not what it was");
     drop(restored);
     backstay.finish()

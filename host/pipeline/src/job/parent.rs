@@ -4,7 +4,7 @@ use super::{
     Event, Failure, FailureKind, Job, JobResult, JobSpec, RestoreSummary,
     child::{Task, TaskResult},
 };
-use crate::destinations;
+use crate::{destinations, limits};
 use std::{path::PathBuf, process::ExitStatus, process::Stdio, time::Duration};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
@@ -16,6 +16,8 @@ use tokio::{
 const EVENT_BYTES_MAX: u64 = 64 << 20;
 /// How long a job has to end by itself after its last event.
 const EXIT_WAIT: Duration = Duration::from_secs(10);
+/// How glibc is told from which size on memory comes from the kernel and goes back to it (mallopt(3)); others pass over it.
+const MMAP_THRESHOLD: &str = "MALLOC_MMAP_THRESHOLD_";
 
 /// How jobs are started.
 #[derive(Clone, Debug)]
@@ -171,7 +173,12 @@ fn start(options: &RunOptions) -> Result<Child, Failure> {
         Some(program) => program.clone(),
         None => std::env::current_exe().map_err(failed)?,
     };
-    Command::new(program)
+    let mut command = Command::new(program);
+    // Whoever runs it may know better.
+    if std::env::var_os(MMAP_THRESHOLD).is_none() {
+        command.env(MMAP_THRESHOLD, limits::MMAP_THRESHOLD_BYTES.to_string());
+    }
+    command
         .arg("job")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
