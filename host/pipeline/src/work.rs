@@ -9,7 +9,7 @@ use crate::{
     restore,
 };
 use backstay_sandbox::{Description, JobContext, Plugin};
-use std::{path::Path, sync::Arc};
+use std::sync::Arc;
 use tokio::sync::watch;
 
 /// Everything a job works with.
@@ -19,17 +19,6 @@ pub(crate) struct Work {
     pub(crate) opened: Opened,
     pub(crate) reporter: Arc<JobReporter>,
     pub(crate) stop: watch::Receiver<bool>,
-}
-
-/// A plugin that the parent had compiled.
-pub(crate) fn load(path: &Path, cache: &Path) -> Result<Plugin, Failure> {
-    Plugin::load(path, cache)?.ok_or_else(|| {
-        Failure::new(
-            FailureKind::Failed,
-            format!("the compiled form of {} in {} may not be believed", path.display(), cache.display()),
-        )
-        .hint("remove that folder; it is made again")
-    })
 }
 
 /// Asks a plugin who it is; it gets nothing for that.

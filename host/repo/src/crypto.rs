@@ -91,12 +91,12 @@ impl KeyBytes {
     }
 }
 
-/// Fills `bytes` from the operating system's generator.
+/// Fills `bytes` from the operating system's generator. AWS-LC's own gathers entropy for 30 ms first, in every process.
 pub(crate) fn random_bytes(bytes: &mut [u8]) {
     // The only failure is an operating system without entropy; going on with guessable keys or
     // repeated counters would be worse than ending.
     #[allow(clippy::expect_used)]
-    aws_lc_rs::rand::fill(bytes).expect("the operating system yields random bytes");
+    getrandom::fill(bytes).expect("the operating system yields random bytes");
 }
 
 impl MasterKey {

@@ -49,7 +49,7 @@ pub use grants::{CredentialGrant, DirectoryGrant, EndpointGrant, Grants};
 pub use header::Header;
 pub use inspection::Found;
 pub use limits::Limits;
-pub use plugin::{COMPILE_WALL, Place, Plugin, RecoveryTarget, RestoreJob, compile, is_compiled};
+pub use plugin::{COMPILE_WALL, Place, Plugin, RecoveryTarget, RestoreJob, compile};
 pub use ports::{
     Attributes, BackupSink, BackupSource, Body, LogSink, LogSource, Node, NodeKind, Patch, Patched, Placed, Reporter,
     Witness,

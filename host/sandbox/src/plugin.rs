@@ -101,15 +101,6 @@ pub fn compile(path: &Path, cache: &Path) -> Result<(), SandboxError> {
         .map_err(|error| failed(format!("failed to keep the result in {}: {error}", cache.display())))
 }
 
-/// Whether [`compile`] has kept this plugin; refuses files that are no plugin.
-pub fn is_compiled(path: &Path, cache: &Path) -> Result<bool, SandboxError> {
-    let bytes = read_component(path)?;
-    Header::parse(path, &bytes)?;
-    let engine =
-        engine().map_err(|error| SandboxError::Compile { path: path.to_owned(), reason: error.to_string() })?;
-    Ok(precompiled::load(&precompiled::kept_at(cache, &engine, &bytes), &engine).is_some())
-}
-
 /// How long [`compile`] may take.
 pub const COMPILE_WALL: Duration = limits::COMPILE_WALL;
 

@@ -2,6 +2,7 @@
 
 use super::{Event, Failure, FailureKind, JobResult, JobSpec, LogLevel};
 use crate::{confinement, reporter::JobReporter, work};
+use backstay_sandbox::Plugin;
 use serde::{Deserialize, Serialize};
 use std::{
     io::{BufRead, Read, Write},
@@ -30,6 +31,8 @@ pub(super) enum Task {
 /// What it answers.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum TaskResult {
+    /// The plugin has to be compiled first; nothing was done.
+    NotCompiled,
     Compiled,
     Described(Box<backstay_sandbox::Description>),
     Job(Box<JobResult>),
@@ -82,7 +85,7 @@ fn run(task: Task) -> Result<TaskResult, Failure> {
             Ok(TaskResult::Compiled)
         }
         Task::Describe { plugin, cache } => {
-            let plugin = work::load(&plugin, &cache)?;
+            let Some(plugin) = Plugin::load(&plugin, &cache)? else { return Ok(TaskResult::NotCompiled) };
             backstay_sandbox::confine(&backstay_sandbox::Rights::default()).map_err(unconfined)?;
             let reporter = Arc::new(JobReporter::new(write_event));
             let description = runtime()?.block_on(work::describe(&plugin, reporter))?;
@@ -91,7 +94,8 @@ fn run(task: Task) -> Result<TaskResult, Failure> {
         Task::Job(spec) => {
             let level = spec.log_level;
             crate::reporter::install_log(level, write_event);
-            let plugin = work::load(&spec.target.plugin, &spec.cache)?;
+            let loaded = Plugin::load(&spec.target.plugin, &spec.cache)?;
+            let Some(plugin) = loaded else { return Ok(TaskResult::NotCompiled) };
             let opened = confinement::open(&spec)?;
             let confinement = backstay_sandbox::confine(&confinement::rights(&spec)).map_err(unconfined)?;
             match confinement {

@@ -5,7 +5,12 @@ use super::{
     child::{Task, TaskResult},
 };
 use crate::{destinations, limits};
-use std::{path::PathBuf, process::ExitStatus, process::Stdio, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitStatus,
+    process::Stdio,
+    time::Duration,
+};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     process::{Child, ChildStdin, Command},
@@ -41,8 +46,6 @@ pub async fn run_job(
     options: &RunOptions,
     mut on_event: impl FnMut(Event),
 ) -> Result<JobResult, Failure> {
-    let (plugin, cache) = (spec.target.plugin.clone(), spec.cache.clone());
-    ensure_compiled(plugin, cache, options, &mut on_event).await?;
     let mut spec = spec;
     // A restore is planned and shown by one process and performed by another: only the
     // plan says which folders the second one needs the right to write to, and whether
@@ -64,9 +67,10 @@ pub async fn run_job(
 }
 
 async fn perform(spec: &JobSpec, options: &RunOptions, on_event: &mut impl FnMut(Event)) -> Result<JobResult, Failure> {
-    match run_task(&Task::Job(Box::new(spec.clone())), options, on_event).await? {
+    let task = Task::Job(Box::new(spec.clone()));
+    match run_compiled(&task, &spec.target.plugin, &spec.cache, options, on_event).await? {
         TaskResult::Job(result) => Ok(*result),
-        TaskResult::Described(_) | TaskResult::Compiled => Err(confused()),
+        _ => Err(confused()),
     }
 }
 
@@ -86,10 +90,10 @@ pub async fn describe(
     cache: PathBuf,
     options: &RunOptions,
 ) -> Result<backstay_sandbox::Description, Failure> {
-    ensure_compiled(plugin.clone(), cache.clone(), options, &mut |_| ()).await?;
-    match run_task(&Task::Describe { plugin, cache }, options, &mut |_| ()).await? {
+    let task = Task::Describe { plugin: plugin.clone(), cache: cache.clone() };
+    match run_compiled(&task, &plugin, &cache, options, &mut |_| ()).await? {
         TaskResult::Described(description) => Ok(*description),
-        TaskResult::Job(_) | TaskResult::Compiled => Err(confused()),
+        _ => Err(confused()),
     }
 }
 
@@ -97,17 +101,37 @@ fn confused() -> Failure {
     Failure::new(FailureKind::Failed, "the job process answered something else than was asked")
 }
 
-async fn ensure_compiled(
-    plugin: PathBuf,
-    cache: PathBuf,
+/// Does the task; where the plugin has to be compiled first, that is done in between. Most often it was: to look for that here would be
+/// what the other process does anyway, once more.
+async fn run_compiled(
+    task: &Task,
+    plugin: &Path,
+    cache: &Path,
+    options: &RunOptions,
+    on_event: &mut impl FnMut(Event),
+) -> Result<TaskResult, Failure> {
+    match run_task(task, options, on_event).await? {
+        TaskResult::NotCompiled => compile(plugin, cache, options, on_event).await?,
+        result => return Ok(result),
+    }
+    match run_task(task, options, on_event).await? {
+        TaskResult::NotCompiled => Err(Failure::new(
+            FailureKind::Failed,
+            format!("the compiled form of {} in {} may not be believed", plugin.display(), cache.display()),
+        )
+        .hint("remove that folder; it is made again")),
+        result => Ok(result),
+    }
+}
+
+async fn compile(
+    plugin: &Path,
+    cache: &Path,
     options: &RunOptions,
     on_event: &mut impl FnMut(Event),
 ) -> Result<(), Failure> {
-    if backstay_sandbox::is_compiled(&plugin, &cache)? {
-        return Ok(());
-    }
     on_event(Event::Progress { phase: "compile".to_owned(), done: 0, total: None });
-    let task = Task::Compile { plugin: plugin.clone(), cache };
+    let task = Task::Compile { plugin: plugin.to_owned(), cache: cache.to_owned() };
     let compiled = tokio::time::timeout(backstay_sandbox::COMPILE_WALL, run_task(&task, options, on_event));
     match compiled.await {
         Ok(result) => result.map(|_| ()),

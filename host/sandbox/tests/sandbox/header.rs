@@ -80,7 +80,8 @@ fn a_file_larger_than_any_plugin_is_not_read() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("large.wasm");
     fs::File::create(&path).unwrap().set_len(65 << 20).unwrap();
-    let error = backstay_sandbox::is_compiled(&path, folder.path()).unwrap_err().to_string();
+    let refused = backstay_sandbox::Plugin::load(&path, folder.path()).map(|_| ());
+    let error = refused.unwrap_err().to_string();
     assert!(error.contains("larger than 64 MiB"), "{error}");
 }
 
