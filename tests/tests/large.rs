@@ -13,8 +13,8 @@ use backstay_tests::{
 };
 use std::time::{Duration, Instant};
 
-/// Of one job, however much there is: six packs on their way and one that fills, or eight reads, or four pieces of log.
-const MEBIBYTES_MAX: u64 = 320;
+/// Of one job, however much there is: packs on their way and those that fill, or eight reads, or four pieces of log.
+const MEBIBYTES_MAX: u64 = 256;
 
 /// Rows of 1,000 bytes that do not compress: seven to a page.
 fn fill(server: &Postgres, megabytes: u32) -> Result<()> {

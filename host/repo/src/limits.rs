@@ -128,6 +128,8 @@ pub const LOOK_PAUSE: Duration = Duration::from_millis(20);
 pub const PATCH_READS_MAX: usize = 16;
 /// Packs on their way to a store at the same time: enough to hide latency of S3.
 pub const UPLOADS_MAX: usize = 6;
+/// The same to a folder: a disk has enough with two, while the third waits for its pair. Each takes memory.
+pub const FOLDER_UPLOADS_MAX: usize = 3;
 /// Longest content list of one file: 2 TiB of 128 KiB chunks.
 pub const FILE_CHUNKS_MAX: usize = 16 << 20;
 /// Objects loaded at the same time when an index or the snapshots are read.

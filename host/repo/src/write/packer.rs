@@ -11,7 +11,7 @@ use crate::aligned::AlignedBuffer;
 use crate::compression::Compressor;
 use crate::crypto::IV_BYTES;
 use crate::index::{Index, IndexFile, IndexPack};
-use crate::limits::{BATCH_BYTES, INDEX_BLOBS_MAX, PACK_BLOBS_MAX, UPLOADS_MAX};
+use crate::limits::{BATCH_BYTES, FOLDER_UPLOADS_MAX, INDEX_BLOBS_MAX, PACK_BLOBS_MAX, UPLOADS_MAX};
 use crate::lock::Lock;
 use crate::pack::{BlobKind, OpenPack, PackedBlob};
 use crate::{Id, MasterKey, RepoError, RepoErrorKind, Result, Store, document};
@@ -31,6 +31,8 @@ pub(crate) struct Packer {
     lock: Arc<Lock>,
     index: Arc<Index>,
     pack_bytes: usize,
+    /// Packs that may be under way.
+    uploads_max: usize,
     uploads: Arc<Semaphore>,
     /// Blobs that this session adds: whoever puts one in first writes it.
     claimed: Mutex<HashSet<(Id, BlobKind)>>,
@@ -47,7 +49,7 @@ pub(crate) struct Packer {
 }
 
 // One may wait for another.
-const _: () = assert!(UPLOADS_MAX >= 2);
+const _: () = assert!(UPLOADS_MAX >= 2 && FOLDER_UPLOADS_MAX >= 2);
 
 /// A pack and the permit to upload it.
 type FullPack = (OpenPack, OwnedSemaphorePermit);
@@ -67,7 +69,7 @@ impl AsRef<[u8]> for Lent {
 impl Drop for Lent {
     fn drop(&mut self) {
         let mut spare = held(&self.to.spare);
-        if spare.len() < UPLOADS_MAX {
+        if spare.len() < self.to.uploads_max {
             let mut buffer = std::mem::take(&mut self.buffer);
             buffer.clear();
             spare.push(buffer);
@@ -112,13 +114,15 @@ impl Packer {
         index: Arc<Index>,
         pack_bytes: usize,
     ) -> Self {
+        let uploads_max = if store.folder().is_some() { FOLDER_UPLOADS_MAX } else { UPLOADS_MAX };
         Self {
             store,
             key,
             lock,
             index,
             pack_bytes,
-            uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
+            uploads_max,
+            uploads: Arc::new(Semaphore::new(uploads_max)),
             claimed: Mutex::default(),
             data: Mutex::default(),
             trees: Mutex::default(),
@@ -306,7 +310,7 @@ impl Packer {
     }
 
     /// Hands a full pack over to be uploaded, in pairs: two are hashed in less time than one after another. Blocks while
-    /// [`UPLOADS_MAX`] are under way.
+    /// too many are under way.
     fn submit(self: &Arc<Self>, runtime: &Handle, pack: OpenPack) -> Result<()> {
         let permit = runtime
             .block_on(Arc::clone(&self.uploads).acquire_owned())
@@ -389,7 +393,7 @@ impl Packer {
             Ok::<_, RepoError>(())
         })
         .await??;
-        let all = self.uploads.acquire_many(UPLOADS_MAX as u32).await;
+        let all = self.uploads.acquire_many(self.uploads_max as u32).await;
         let _all =
             all.map_err(|error| RepoError::new(RepoErrorKind::Internal, "failed to wait for uploads").because(error))?;
         self.check()?;

@@ -126,7 +126,8 @@ async fn bodies_keep_the_pace_in_both_directions() {
     let (_, body) = send(&client, address, Vec::new()).await.unwrap();
     let took = started.elapsed().as_millis();
     assert_eq!(body.len(), BODY);
-    assert!((400..3000).contains(&took), "1 MiB at 2 MiB/s took {took} ms");
+    // The last frame is not waited for, and has up to 400 KiB: what hyper reads at once.
+    assert!((250..3000).contains(&took), "1 MiB at 2 MiB/s took {took} ms");
     done.join().unwrap();
 }
 
