@@ -10,10 +10,10 @@ use std::{
     thread::JoinHandle,
 };
 
-/// Looks at the jobs that this test started, until it is asked.
+/// Looks at the jobs that this test started, until it is asked or dropped.
 pub struct Watch {
     over: Arc<AtomicBool>,
-    thread: JoinHandle<u64>,
+    thread: Option<JoinHandle<u64>>,
 }
 
 impl Watch {
@@ -29,13 +29,19 @@ impl Watch {
             }
             peak
         });
-        Self { over, thread }
+        Self { over, thread: Some(thread) }
     }
 
     /// The most that all of them together had at a moment, in MiB: their own memory, without what files lie behind.
-    pub fn peak_mebibytes(self) -> u64 {
+    pub fn peak_mebibytes(mut self) -> u64 {
         self.over.store(true, Ordering::Relaxed);
-        self.thread.join().unwrap_or(u64::MAX) >> 10
+        self.thread.take().and_then(|thread| thread.join().ok()).unwrap_or(u64::MAX) >> 10
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
     }
 }
 

@@ -117,6 +117,9 @@ pub const CHUNK_BYTES_MAX: usize = 8 << 20;
 /// Plaintext that one job on a blocking thread works on: a job costs about 10 µs to start, and sixteen chunks of 128 KiB
 /// are hashed side by side.
 pub const BATCH_BYTES: usize = 2 << 20;
+/// Such jobs at the same time, however many cores there are. All may wait for an upload, which needs threads of the same pool:
+/// whoever runs this has more of them.
+pub const BATCHES_MAX: u32 = 128;
 /// How often a file that shrinks and grows again while it is read is read anew.
 pub const LOCAL_READS_MAX: u32 = 5;
 /// How often a range is read until whoever looks at it is content: a page that a database is just writing is whole

@@ -124,6 +124,7 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(cores.clamp(2, WORKERS_MAX))
+        // More than `backstay_repo::limits::BATCHES_MAX`, or than the two batches a core has.
         .max_blocking_threads(2 * cores.clamp(2, WORKERS_MAX) + 8)
         .enable_all()
         .build()

@@ -174,9 +174,16 @@ async fn run_task(task: &Task, options: &RunOptions, on_event: &mut impl FnMut(E
             Err(_) => return Err(confused()),
         }
     }
+    let asked = reins.asked;
     drop(reins);
     let status = end_of(&mut child).await;
-    outcome.unwrap_or_else(|| Err(died(status)))
+    match outcome {
+        // What was to be done has not begun, and nobody would hear of the request again.
+        Some(Ok(TaskResult::NotCompiled | TaskResult::Compiled)) if asked => {
+            Err(Failure::new(FailureKind::Cancelled, "stopped as asked; nothing was begun"))
+        }
+        outcome => outcome.unwrap_or_else(|| Err(died(status))),
+    }
 }
 
 /// How it ended; nothing when it had to be killed for that.

@@ -23,7 +23,9 @@ pub use patched::{Patch, PatchedFile};
 pub use witness::Witness;
 
 use crate::index::Index;
-use crate::limits::{BLOB_BYTES_MAX, FILE_CHUNKS_MAX, PACK_BYTES, PACK_BYTES_MAX, PACK_BYTES_MIN, TREE_DEPTH_MAX};
+use crate::limits::{
+    BATCHES_MAX, BLOB_BYTES_MAX, FILE_CHUNKS_MAX, PACK_BYTES, PACK_BYTES_MAX, PACK_BYTES_MIN, TREE_DEPTH_MAX,
+};
 use crate::lock::Lock;
 use crate::pack::BlobKind;
 use crate::read::SnapshotReader;
@@ -170,7 +172,8 @@ impl BackupSession {
             }
         });
         // One batch for each core and one that waits for it.
-        let batches_max = 2 * std::thread::available_parallelism().map_or(2, |cores| cores.get() as u32);
+        let cores = std::thread::available_parallelism().map_or(2, |cores| cores.get() as u32);
+        let batches_max = (2 * cores).min(BATCHES_MAX);
         Ok(Self {
             shared: Arc::new(Shared {
                 repository: repository.clone(),

@@ -284,26 +284,23 @@ impl Packer {
     fn push(self: &Arc<Self>, runtime: &Handle, kind: BlobKind, sealed: &[u8], blobs: &[Sealed]) -> Result<()> {
         let mut rest = blobs.iter();
         while rest.len() > 0 {
-            let full = {
-                let mut pack = held(match kind {
-                    BlobKind::Data => &self.data,
-                    BlobKind::Tree => &self.trees,
-                });
-                if pack.blobs.is_empty() {
-                    let spare = held(&self.spare).pop();
-                    pack.bytes = spare.unwrap_or_else(|| AlignedBuffer::with_room(self.pack_bytes + BATCH_BYTES));
-                }
-                let is_full =
-                    |pack: &OpenPack| pack.bytes.len() >= self.pack_bytes || pack.blobs.len() >= PACK_BLOBS_MAX;
-                while !is_full(&pack)
-                    && let Some(blob) = rest.next()
-                {
-                    pack.push(blob.id, kind, &sealed[blob.place.clone()], blob.raw_length);
-                }
-                is_full(&pack).then(|| std::mem::take(&mut *pack))
-            };
-            if let Some(full) = full {
-                self.submit(runtime, full)?;
+            let mut pack = held(match kind {
+                BlobKind::Data => &self.data,
+                BlobKind::Tree => &self.trees,
+            });
+            if pack.blobs.is_empty() {
+                let spare = held(&self.spare).pop();
+                pack.bytes = spare.unwrap_or_else(|| AlignedBuffer::with_room(self.pack_bytes + BATCH_BYTES));
+            }
+            let is_full = |pack: &OpenPack| pack.bytes.len() >= self.pack_bytes || pack.blobs.len() >= PACK_BLOBS_MAX;
+            while !is_full(&pack)
+                && let Some(blob) = rest.next()
+            {
+                pack.push(blob.id, kind, &sealed[blob.place.clone()], blob.raw_length);
+            }
+            // Nobody opens another one while this waits for the store: else each thread would fill and hold its own.
+            if is_full(&pack) {
+                self.submit(runtime, std::mem::take(&mut *pack))?;
             }
         }
         Ok(())
