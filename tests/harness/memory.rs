@@ -5,43 +5,33 @@ use std::{
     fs::read_to_string,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
-    thread::JoinHandle,
 };
 
-/// Looks at the jobs that this test started, until it is asked or dropped.
+/// Looks at the jobs that this test started, as long as it lives.
 pub struct Watch {
-    over: Arc<AtomicBool>,
-    thread: Option<JoinHandle<u64>>,
+    peak_kib: Arc<AtomicU64>,
 }
 
 impl Watch {
     /// Begins.
     pub fn start() -> Self {
-        let over = Arc::new(AtomicBool::new(false));
-        let until = Arc::clone(&over);
-        let thread = std::thread::spawn(move || {
-            let mut peak = 0;
-            while !until.load(Ordering::Relaxed) {
-                peak = peak.max(descendants(std::process::id()).into_iter().filter_map(of_job).sum());
+        let peak_kib = Arc::new(AtomicU64::new(0));
+        let watched = Arc::downgrade(&peak_kib);
+        std::thread::spawn(move || {
+            while let Some(peak) = watched.upgrade() {
+                peak.fetch_max(descendants(std::process::id()).into_iter().filter_map(of_job).sum(), Ordering::Relaxed);
+                drop(peak);
                 std::thread::sleep(POLL);
             }
-            peak
         });
-        Self { over, thread: Some(thread) }
+        Self { peak_kib }
     }
 
     /// The most that all of them together had at a moment, in MiB: their own memory, without what files lie behind.
-    pub fn peak_mebibytes(mut self) -> u64 {
-        self.over.store(true, Ordering::Relaxed);
-        self.thread.take().and_then(|thread| thread.join().ok()).unwrap_or(u64::MAX) >> 10
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        self.over.store(true, Ordering::Relaxed);
+    pub fn peak_mebibytes(self) -> u64 {
+        self.peak_kib.load(Ordering::Relaxed) >> 10
     }
 }
 

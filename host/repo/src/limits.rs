@@ -118,7 +118,7 @@ pub const CHUNK_BYTES_MAX: usize = 8 << 20;
 /// are hashed side by side.
 pub const BATCH_BYTES: usize = 2 << 20;
 /// Such jobs at the same time, however many cores there are. All may wait for an upload, which needs threads of the same pool:
-/// whoever runs this has more of them.
+/// it has to have more of them.
 pub const BATCHES_MAX: u32 = 128;
 /// How often a file that shrinks and grows again while it is read is read anew.
 pub const LOCAL_READS_MAX: u32 = 5;
@@ -133,6 +133,7 @@ pub const PATCH_READS_MAX: usize = 16;
 pub const UPLOADS_MAX: usize = 6;
 /// The same to a folder: a disk has enough with two, while the third waits for its pair. Each takes memory.
 pub const FOLDER_UPLOADS_MAX: usize = 3;
+const _: () = assert!(UPLOADS_MAX >= 2 && FOLDER_UPLOADS_MAX >= 2, "a pack waits for its pair");
 /// Longest content list of one file: 2 TiB of 128 KiB chunks.
 pub const FILE_CHUNKS_MAX: usize = 16 << 20;
 /// Objects loaded at the same time when an index or the snapshots are read.

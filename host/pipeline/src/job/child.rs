@@ -16,6 +16,8 @@ use tokio::sync::watch;
 const TASK_BYTES_MAX: u64 = 16 << 20;
 /// Threads for chunking, hashing and sealing beside the one that runs the plugin.
 const WORKERS_MAX: usize = 64;
+// Beside all batches, two for a core, there are threads for their uploads.
+const _: () = assert!(2 * WORKERS_MAX >= backstay_repo::limits::BATCHES_MAX as usize);
 
 /// What a process is started for.
 #[derive(Debug, Serialize, Deserialize)]
@@ -124,7 +126,6 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(cores.clamp(2, WORKERS_MAX))
-        // More than `backstay_repo::limits::BATCHES_MAX`, or than the two batches a core has.
         .max_blocking_threads(2 * cores.clamp(2, WORKERS_MAX) + 8)
         .enable_all()
         .build()

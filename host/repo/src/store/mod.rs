@@ -33,7 +33,9 @@ use direct::{Direct, Written};
 use pace::Pace;
 pub use retry::RetryPolicy;
 
-use crate::limits::{DIRECT_READ_BYTES_MIN, LIST_OBJECTS_MAX, OBJECT_BYTES_MAX, PIECE_BYTES};
+use crate::limits::{
+    DIRECT_READ_BYTES_MIN, FOLDER_UPLOADS_MAX, LIST_OBJECTS_MAX, OBJECT_BYTES_MAX, PIECE_BYTES, UPLOADS_MAX,
+};
 use crate::{RepoError, RepoErrorKind, Result};
 use async_trait::async_trait;
 use backstay_core::Timestamp;
@@ -202,6 +204,11 @@ impl Store {
     /// The folder of a local store.
     pub(crate) fn folder(&self) -> Option<&PathBuf> {
         self.folder.as_deref()
+    }
+
+    /// Large objects that are worth writing at the same time.
+    pub(crate) fn uploads_max(&self) -> usize {
+        if self.folder.is_some() { FOLDER_UPLOADS_MAX } else { UPLOADS_MAX }
     }
 
     /// Writes an object that is not there yet: atomically, durably, at most once.

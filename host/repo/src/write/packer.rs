@@ -11,7 +11,7 @@ use crate::aligned::AlignedBuffer;
 use crate::compression::Compressor;
 use crate::crypto::IV_BYTES;
 use crate::index::{Index, IndexFile, IndexPack};
-use crate::limits::{BATCH_BYTES, FOLDER_UPLOADS_MAX, INDEX_BLOBS_MAX, PACK_BLOBS_MAX, UPLOADS_MAX};
+use crate::limits::{BATCH_BYTES, INDEX_BLOBS_MAX, PACK_BLOBS_MAX};
 use crate::lock::Lock;
 use crate::pack::{BlobKind, OpenPack, PackedBlob};
 use crate::{Id, MasterKey, RepoError, RepoErrorKind, Result, Store, document};
@@ -47,9 +47,6 @@ pub(crate) struct Packer {
     workers: Mutex<Vec<Worker>>,
     failure: Mutex<Option<(RepoErrorKind, String)>>,
 }
-
-// One may wait for another.
-const _: () = assert!(UPLOADS_MAX >= 2 && FOLDER_UPLOADS_MAX >= 2);
 
 /// A pack and the permit to upload it.
 type FullPack = (OpenPack, OwnedSemaphorePermit);
@@ -114,7 +111,7 @@ impl Packer {
         index: Arc<Index>,
         pack_bytes: usize,
     ) -> Self {
-        let uploads_max = if store.folder().is_some() { FOLDER_UPLOADS_MAX } else { UPLOADS_MAX };
+        let uploads_max = store.uploads_max();
         Self {
             store,
             key,
