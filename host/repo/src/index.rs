@@ -22,14 +22,14 @@ pub(crate) struct IndexFile {
 }
 
 /// A pack in an index file.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct IndexPack {
     pub(crate) id: Id,
     pub(crate) blobs: Vec<IndexBlob>,
 }
 
 /// A blob in an index file.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct IndexBlob {
     id: Id,
     #[serde(rename = "type")]

@@ -148,6 +148,15 @@ impl Lock {
         self.held.valid().is_some()
     }
 
+    /// Asks the store whether we still hold it when so much time went by that another may have taken it. To be called
+    /// before each of many objects is removed: whoever slept must notice.
+    ///
+    /// # Errors
+    /// [`RepoErrorKind::LockLost`].
+    pub(crate) async fn check_valid(&self) -> Result<()> {
+        if self.is_valid() { Ok(()) } else { self.confirm().await }
+    }
+
     /// Asks the store whether we still hold it. To be called before anything is committed.
     ///
     /// # Errors

@@ -123,7 +123,7 @@ async fn what_no_backup_needs_any_more_is_told_so() {
     repository.store().delete(&format!("snapshots/{gone}")).await.unwrap();
     let report = check(&repository, ReadData::Everything).await;
     let [problem] = &report.errors[..] else { panic!("{:?}", report.errors) };
-    assert!(problem.object == largest && problem.to_string().ends_with("; no backup needs it"), "{problem}");
+    assert!(problem.object == largest && problem.to_string().ends_with("; no backup is harmed"), "{problem}");
 }
 
 /// The name of the pack that holds what `file` is made of is where its restore fails.

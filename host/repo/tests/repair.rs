@@ -251,6 +251,112 @@ async fn a_backup_of_which_nothing_is_whole_is_removed() {
     bench.assert_sound().await;
 }
 
+/// Why snapshots are not repaired.
+async fn refused(bench: &Bench) -> String {
+    let options = SnapshotRepairOptions::default();
+    let plan = SnapshotRepair::plan(&bench.repository, LockKind::Exclusive, options, |_, _| {}).await;
+    let error = plan.map(drop).unwrap_err();
+    assert_eq!(error.kind(), RepoErrorKind::Damaged);
+    error.to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_backup_goes_for_what_only_the_index_lacks() {
+    let bench = Bench::new().await;
+    let first = backup(&bench, &[("data/a", 1, 3_000_000)]).await;
+    let index = below(&bench, "index");
+    let second = backup(&bench, &[("data/a", 1, 3_000_000), ("data/b", 2, 3_000_000)]).await;
+    // One of two, then the other one too.
+    for file in [index[0].clone(), below(&bench, "index").into_iter().find(|file| *file != index[0]).unwrap()] {
+        std::fs::remove_file(file).unwrap();
+        let before = objects(&bench.folder());
+        let refused = refused(&bench).await;
+        assert!(refused.contains("`repo repair index`") && refused.contains("nothing was removed"), "{refused}");
+        assert_eq!(objects(&bench.folder()), before);
+    }
+    let plan = repair_index(&bench).await;
+    assert!(plan.lost_blobs == 0 && plan.added_blobs > 0, "{plan:?}");
+    let (plan, repaired) = repair_snapshots(&bench, SnapshotRepairOptions::default()).await;
+    assert!(plan.is_empty() && repaired.is_empty(), "{plan:?}");
+    bench.assert_sound().await;
+    let ids: Vec<_> = bench.repository.snapshots().await.unwrap().into_iter().map(|one| one.id).collect();
+    assert!(ids.contains(&first.id) && ids.contains(&second.id));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_interrupted_backup_left_is_no_reason_to_wait() {
+    let bench = Bench::new().await;
+    let holed = backup(&bench, &[("data/a", 1, 3_000_000), ("data/b", 2, 10)]).await;
+    let lost = below(&bench, "data").into_iter().max_by_key(|pack| std::fs::metadata(pack).unwrap().len()).unwrap();
+    let session = bench.repository.backup(BackupOptions { pack_bytes: 1 << 20, ..BackupOptions::default() }).await;
+    let session = session.unwrap();
+    session.put_file(&path("data/c"), attributes(), body(&noise(3, 6_000_000), 8192)).await.unwrap();
+    session.abandon().await.unwrap();
+    assert!(plan_index(&bench, LockKind::Shared, false).await.unwrap().summary().added_packs.len() > 1);
+    std::fs::remove_file(lost).unwrap();
+    let (plan, repaired) = repair_snapshots(&bench, SnapshotRepairOptions::default()).await;
+    assert_eq!((plan.broken.len(), &repaired[0].removed), (1, &holed.id), "{plan:?}");
+    repair_index(&bench).await;
+    bench.assert_sound().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chunk_that_lies_in_two_packs_is_lost_with_both_only() {
+    // Whichever of the two is read first.
+    for (which, is_gone) in [(0, true), (1, true), (0, false), (1, false)] {
+        let bench = Bench::new().await;
+        let options = || BackupOptions { pack_bytes: 1 << 20, ..BackupOptions::default() };
+        let sessions = [bench.repository.backup(options()).await, bench.repository.backup(options()).await];
+        let mut made = Vec::new();
+        for session in sessions {
+            let session = session.unwrap();
+            session.put_file(&path("data/a"), attributes(), body(&noise(1, 900_000), 8192)).await.unwrap();
+            made.push(session.commit(meta()).await.unwrap());
+        }
+        let large = |pack: &PathBuf| std::fs::metadata(pack).unwrap().len() > 500_000;
+        let packs: Vec<_> = below(&bench, "data").into_iter().filter(large).collect();
+        assert_eq!(packs.len(), 2);
+        match is_gone {
+            true => std::fs::remove_file(&packs[which]).unwrap(),
+            false => overwrite(&packs[which], |bytes| bytes[1000] ^= 1),
+        }
+        let (plan, repaired) =
+            repair_snapshots(&bench, SnapshotRepairOptions { read_data: true, remove_damaged: false }).await;
+        assert!(plan.broken.is_empty() && repaired.is_empty(), "{plan:?}");
+        let plan = repair_index_with(&bench, true).await;
+        assert!(plan.lost_blobs == 0 && plan.broken.is_empty(), "{plan:?}");
+        bench.assert_sound().await;
+        for made in made {
+            let reader = bench.repository.open_snapshot(&made.id).await.unwrap();
+            assert_eq!(reader.read_all(&path("data/a"), 4 << 20).await.unwrap(), noise(1, 900_000));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pack_whose_header_is_rotten_is_written_anew() {
+    // In its sealed part, and in its length.
+    for from_end in [20, 2] {
+        let bench = Bench::new().await;
+        let made = backup(&bench, &[("data/a", 1, 900_000)]).await;
+        let pack = below(&bench, "data").into_iter().max_by_key(|pack| std::fs::metadata(pack).unwrap().len()).unwrap();
+        overwrite(&pack, |bytes| {
+            let at = bytes.len() - from_end;
+            bytes[at] ^= 1;
+        });
+        let report = bench.repository.check(CheckOptions::everything(), |_| {}).await.unwrap();
+        let problem = report.errors[0].to_string();
+        assert!(problem.contains("header") && problem.ends_with("no backup is harmed"), "{problem}");
+        let plan = repair_index_with(&bench, true).await;
+        assert_eq!((plan.rotten_packs.len(), plan.lost_blobs), (1, 0), "{plan:?}");
+        assert!(plan.rotten_packs[0].lost_blobs == 0 && plan.rotten_packs[0].whole_blobs > 1, "{plan:?}");
+        assert!(!pack.exists() && plan.broken.is_empty(), "{plan:?}");
+        bench.assert_sound().await;
+        let reader = bench.repository.open_snapshot(&made.id).await.unwrap();
+        assert_eq!(reader.read_all(&path("data/a"), 4 << 20).await.unwrap(), noise(1, 900_000));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_repairs_while_others_write() {
     let bench = Bench::new().await;

@@ -30,20 +30,21 @@ pub struct Run {
     pub auditor: Surroundings,
 }
 
-/// Runs a scenario under a plan, and looks at what is left.
-pub fn run(scenario: &Scenario, medium: Medium, plan: &mut dyn Plan) -> Run {
+/// Runs a scenario under a plan, and looks at what is left; `works_on` says whether somebody goes on there and looks again,
+/// which is most of what a case costs.
+pub fn run(scenario: &Scenario, medium: Medium, plan: &mut dyn Plan, works_on: bool) -> Run {
     // Made on a runtime of its own.
     stage(scenario.before);
     let runtime = crate::stage::runtime();
     // On this thread: a copy's work cannot be shown to be fit for another.
     let clients = tokio::task::LocalSet::new();
-    let run = clients.block_on(&runtime, run_here(scenario, medium, plan));
+    let run = clients.block_on(&runtime, run_here(scenario, medium, plan, works_on));
     // Threads of dead processes wait for what never comes.
     runtime.shutdown_background();
     run
 }
 
-async fn run_here(scenario: &Scenario, medium: Medium, plan: &mut dyn Plan) -> Run {
+async fn run_here(scenario: &Scenario, medium: Medium, plan: &mut dyn Plan, works_on: bool) -> Run {
     let stage = stage(scenario.before);
     let mut world = World::new(medium, stage.objects.clone(), scenario.jobs.len(), stage.now);
     (world.page, world.lag) = (scenario.page, scenario.lag);
@@ -75,8 +76,7 @@ async fn run_here(scenario: &Scenario, medium: Medium, plan: &mut dyn Plan) -> R
     let auditor = surroundings(AUDITOR, 0);
     let mut broken = match abandoned {
         true => Vec::new(),
-        // In every fifth case somebody works on too: that is most of what a case costs.
-        false => crate::scenario::aftermath(scenario, &auditor, steps.is_multiple_of(5)).await,
+        false => crate::scenario::aftermath(scenario, &auditor, works_on).await,
     };
     broken.splice(0..0, ledger.snapshot().violations);
     Run { broken, steps, trace: world.steps(), abandoned, world, auditor }

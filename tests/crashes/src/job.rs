@@ -1,15 +1,15 @@
 //! What clients do: each is one process of ours with one job.
 
 use crate::front::Front;
-use crate::ledger::{Files, Ledger};
+use crate::ledger::{Files, Ledger, Promises};
 use crate::seed::noise;
 use crate::stage::{Keys, LITTER_MAKER};
 use crate::world::{Client, World};
-use backstay_core::{BackupId, Position, RelativePath, Segment, Timestamp};
+use backstay_core::{BackupId, LogNeed, Position, RelativePath, Segment, Timestamp};
 use backstay_repo::log::{CompactPolicy, LogChain, LogCopyOptions, LogError};
 use backstay_repo::store::Names;
 use backstay_repo::{
-    BackupOptions, CheckOptions, FileAttributes, IndexRepair, IndexRepairOptions, InitOptions, KdfCost, LockKind,
+    BackupOptions, CheckOptions, FileAttributes, IndexRepair, IndexRepairOptions, InitOptions, KdfCost, Lock, LockKind,
     Password, PruneOptions, RepoError, RepoErrorKind, Repository, RetryPolicy, SnapshotCopy, SnapshotMeta,
     SnapshotRepair, SnapshotRepairOptions, Store, StoreConfig,
 };
@@ -23,6 +23,8 @@ use std::time::Duration;
 const PACK_BYTES: usize = 1 << 10;
 /// Bytes of a piece of log.
 pub const PIECE_BYTES: u64 = 100;
+/// The log of the first epoch is needed from here on.
+const LOG_NEEDED: u64 = 350;
 /// Bytes of a log file of the made-up database.
 pub const FILE_BYTES: u64 = 500;
 /// The server of whoever works on afterwards.
@@ -65,7 +67,7 @@ pub enum Job {
     Compact,
     /// Removes the backup of the maker [`crate::stage::LITTER_MAKER`].
     Forget,
-    /// Removes all that nothing refers to.
+    /// Removes all that nothing refers to, and log before [`LOG_NEEDED`].
     Prune,
     /// Takes everybody's locks away, and does that.
     UnlockAndPrune,
@@ -73,6 +75,8 @@ pub enum Job {
     Copy,
     /// Makes an index of what packs say about themselves.
     RepairIndex,
+    /// The same by every byte: writes rotten packs anew.
+    RepairRotten,
     /// Makes a snapshot of what is whole of each that has holes.
     RepairSnapshots,
     /// Reads all there is, as a restore does.
@@ -148,7 +152,7 @@ impl std::fmt::Display for Trouble {
 
 impl Trouble {
     /// Whether a job may end like this though nothing is wrong: it was refused before anything was promised.
-    fn is_lawful(&self, job: Job, faults: bool, torn: bool) -> bool {
+    fn is_lawful(&self, job: Job, faults: bool, promised: &Promises) -> bool {
         let kind = match self {
             Self::Log(LogError::Conflict { .. }) => return true,
             // Whoever comes second to an epoch that begins elsewhere cannot go on.
@@ -160,7 +164,13 @@ impl Trouble {
             RepoErrorKind::Locked | RepoErrorKind::LockLost | RepoErrorKind::AlreadyExists => true,
             // A sync that fails is not tried again: nobody knows what it left.
             RepoErrorKind::Unreachable | RepoErrorKind::Store => faults,
-            RepoErrorKind::Damaged => torn && job == Job::Compact,
+            RepoErrorKind::Damaged => match job {
+                Job::Compact => promised.torn,
+                // What is used is not known before the snapshots are repaired; and what they miss may lie in packs that a dead
+                // backup left, which only a repair of the index finds.
+                Job::Prune | Job::RepairSnapshots => promised.backups.iter().any(|kept| kept.holed.is_some()),
+                _ => false,
+            },
             // Somebody else's key is there, and not yet its config.
             RepoErrorKind::Conflict => job == Job::Init,
             _ => false,
@@ -226,14 +236,15 @@ impl Surroundings {
             Job::Prune => self.prune().await,
             Job::UnlockAndPrune => self.unlock_and_prune().await,
             Job::Copy => self.copy().await,
-            Job::RepairIndex => self.repair_index().await,
+            Job::RepairIndex => self.repair_index(false).await,
+            Job::RepairRotten => self.repair_index(true).await,
             Job::RepairSnapshots => self.repair_snapshots().await,
             Job::Read => self.read().await,
             Job::Check => self.check().await,
             Job::Hold(kind) => self.hold(kind).await,
         };
         match done {
-            Err(trouble) if trouble.is_lawful(job, faults, self.ledger.snapshot().torn) => {
+            Err(trouble) if trouble.is_lawful(job, faults, &self.ledger.snapshot()) => {
                 self.world.note(format!("{}: {trouble}", self.client))
             }
             Err(trouble) => self.ledger.violated(format!("client {} failed to {job:?}: {trouble}", self.client)),
@@ -332,12 +343,22 @@ impl Surroundings {
         let done = async {
             let options = PruneOptions { unused_percent_max: 0.0, ..PruneOptions::default() };
             let plan = repository.plan_prune(&options, &|_| {}).await?;
-            repository.prune(&lock, plan, &|_| {}).await
+            repository.prune(&lock, plan, &|_| {}).await?;
+            self.trim(&lock).await
         };
         let done = done.await;
         self.ledger.leaves(self.client);
         lock.give_back().await?;
-        Ok(done.map(drop)?)
+        done
+    }
+
+    async fn trim(&self, lock: &Lock) -> Result<(), Trouble> {
+        let log = self.log().await?;
+        let from = Position { epoch: 1, offset: LOG_NEEDED, label: format!("0/{LOG_NEEDED:X}") };
+        let plan = log.plan_trim(&LogNeed { from: Some(from), ..LogNeed::default() }).await?;
+        self.ledger.trims(1, LOG_NEEDED);
+        log.trim(lock, &plan).await?;
+        Ok(())
     }
 
     async fn unlock_and_prune(&self) -> Result<(), Trouble> {
@@ -373,9 +394,9 @@ impl Surroundings {
         Ok(())
     }
 
-    async fn repair_index(&self) -> Result<(), Trouble> {
+    async fn repair_index(&self, read_data: bool) -> Result<(), Trouble> {
         let repository = self.repository().await?;
-        let options = IndexRepairOptions::default();
+        let options = IndexRepairOptions { read_data };
         let repair = IndexRepair::plan(&repository, LockKind::Exclusive, options, |_, _| {}).await?;
         Ok(repair.perform().await.map(drop)?)
     }

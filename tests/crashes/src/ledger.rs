@@ -1,6 +1,6 @@
 //! What clients were told: it must be true for ever.
 
-use backstay_core::{BackupId, Segment};
+use backstay_core::{BackupId, Gap, Segment};
 use backstay_repo::LockKind;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -43,6 +43,8 @@ pub struct Promises {
     pub told: BTreeMap<u64, u64>,
     /// By epoch, what lies before this may be gone.
     pub cut: BTreeMap<u64, u64>,
+    /// They are those of a copy: it may have got no further when log went that nobody needs, and go on behind it.
+    pub of_copy: bool,
     /// By maker, the backups that were acknowledged to be in the second repository too.
     pub copied: BTreeMap<u64, BackupId>,
     /// By epoch, how far the log was acknowledged to be there too.
@@ -61,6 +63,16 @@ pub struct Promises {
 pub struct Ledger(Mutex<Promises>);
 
 impl Promises {
+    /// From where on an epoch's log must be there.
+    pub fn needed_from(&self, epoch: u64) -> u64 {
+        self.cut.get(&epoch).copied().unwrap_or(0)
+    }
+
+    /// Whether a gap is one that a copy may have.
+    pub fn may_have(&self, gap: &Gap) -> bool {
+        self.of_copy && gap.from.epoch == gap.to.epoch && gap.to.offset <= self.needed_from(gap.to.epoch)
+    }
+
     /// What the second repository must hold: what was copied, and nothing that nobody made.
     pub fn of_copies(&self) -> Self {
         let mut copies = self.clone();
@@ -72,6 +84,7 @@ impl Promises {
         let reached = |epoch: u64| self.copied_log.get(&epoch).copied().unwrap_or(0);
         copies.log.retain(|told| told.piece.end.offset <= reached(told.piece.start.epoch));
         copies.told = self.copied_log.clone();
+        copies.of_copy = true;
         copies
     }
 }
@@ -144,6 +157,11 @@ impl Ledger {
         let mut promises = self.promises();
         let told = promises.told.entry(epoch).or_default();
         *told = end.max(*told);
+    }
+
+    /// Log of this epoch before `offset` is about to be removed.
+    pub fn trims(&self, epoch: u64, offset: u64) {
+        self.promises().cut.insert(epoch, offset);
     }
 
     /// The second repository has that backup too.

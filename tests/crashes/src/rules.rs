@@ -24,6 +24,16 @@ pub async fn all_hold(auditor: &Surroundings) -> Vec<String> {
     broken
 }
 
+/// That nothing is missing of any backup, wherever else there is damage.
+pub async fn backups_hold(auditor: &Surroundings) -> Vec<String> {
+    let promised = auditor.ledger.snapshot();
+    let look = async {
+        let repository = auditor.repository().await?;
+        backups_are_whole(&repository, &promised, || promised.clone()).await
+    };
+    look.await.unwrap_or_else(|trouble| vec![format!("failed to look: {trouble}")])
+}
+
 /// Takes away the locks of those who held them: they are dead.
 pub async fn unlock(auditor: &Surroundings) {
     let unlocked = async { auditor.repository().await?.unlock(true).await };
@@ -43,7 +53,8 @@ async fn look(auditor: &Surroundings, promised: &Promises) -> Result<Vec<String>
     broken.extend(log_is_whole(&log, promised).await?);
     let report = log.check(true).await?;
     let damage = report.damaged.iter().any(|object| !(promised.torn && is_merged(&object.object)));
-    if !report.gaps.is_empty() || damage || !report.strangers.is_empty() {
+    let gaps = report.gaps.iter().any(|gap| !promised.may_have(gap));
+    if gaps || damage || !report.strangers.is_empty() {
         let (gaps, damaged) = (&report.gaps, &report.damaged);
         broken.push(format!("check of the log: {gaps:?} {damaged:?} {:?}", report.strangers));
     }
@@ -112,7 +123,7 @@ pub async fn log_is_whole(log: &LogChain, promised: &Promises) -> Result<Vec<Str
     let mut broken = Vec::new();
     let gaps = log.chain().gaps();
     let damage = log.damaged().iter().any(|object| !(promised.torn && is_merged(&object.object)));
-    if !gaps.is_empty() || damage {
+    if gaps.iter().any(|gap| !promised.may_have(gap)) || damage {
         broken.push(format!("the log has gaps: {gaps:?}, damage: {:?}", log.damaged()));
         return Ok(broken);
     }
@@ -123,7 +134,9 @@ pub async fn log_is_whole(log: &LogChain, promised: &Promises) -> Result<Vec<Str
         }
     }
     for epoch in log.chain().epochs() {
-        let pieces = log.chain().pieces(epoch).to_vec();
+        let mut pieces = log.chain().pieces(epoch).to_vec();
+        let before = gaps.iter().filter(|gap| gap.to.epoch == epoch).map(|gap| gap.to.offset).max().unwrap_or(0);
+        pieces.retain(|piece| piece.start.offset >= before);
         let (Some(first), Some(last)) = (pieces.first(), pieces.last()) else { continue };
         let (from, to) = (first.start.offset, last.end.offset);
         let parts: Vec<bytes::Bytes> = log.joined(from, pieces).try_collect().await?;
@@ -132,7 +145,7 @@ pub async fn log_is_whole(log: &LogChain, promised: &Promises) -> Result<Vec<Str
             broken.push(format!("epoch {epoch} has {} bytes from {from} to {to}", stored.len()));
             continue;
         }
-        let cut = promised.cut.get(&epoch).copied().unwrap_or(0);
+        let cut = promised.needed_from(epoch);
         for told in promised.log.iter().filter(|told| told.piece.start.epoch == epoch) {
             let (start, end) = (told.piece.start.offset.max(cut), told.piece.end.offset);
             if start >= end {

@@ -116,6 +116,13 @@ pub const SCENARIOS: &[Scenario] = &[
         jobs: &[Job::Backup, Job::Repeat, Job::Copy],
         ..PLAIN
     },
+    Scenario {
+        name: "archive-backup-and-copy",
+        before: Before::Paired,
+        jobs: &[Job::Archive { server: 0, pieces: 2 }, Job::Backup, Job::Copy],
+        share: 1,
+        ..PLAIN
+    },
     Scenario { name: "forget-and-copy", before: Before::Paired, jobs: &[Job::Copy, Job::Forget], share: 1, ..PLAIN },
     Scenario { name: "prune-and-copy", before: Before::Paired, jobs: &[Job::Prune, Job::Copy], share: 1, ..PLAIN },
     Scenario {
@@ -129,6 +136,20 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "two-repairs", before: Before::Unindexed, jobs: &[Job::RepairIndex, Job::RepairIndex], ..PLAIN },
     Scenario { name: "backup-and-repair", before: Before::Unindexed, jobs: &[Job::Backup, Job::RepairIndex], ..PLAIN },
     Scenario {
+        name: "two-backups-and-repair",
+        before: Before::Unindexed,
+        jobs: &[Job::Backup, Job::Repeat, Job::RepairIndex],
+        share: 1,
+        ..PLAIN
+    },
+    Scenario {
+        name: "archive-backup-and-repair",
+        before: Before::Unindexed,
+        jobs: &[Job::Archive { server: 0, pieces: 2 }, Job::Backup, Job::RepairIndex],
+        share: 1,
+        ..PLAIN
+    },
+    Scenario {
         name: "archive-and-repair",
         before: Before::Unindexed,
         jobs: &[Job::Archive { server: 0, pieces: 2 }, Job::RepairIndex],
@@ -140,6 +161,28 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "copy-and-repair",
         before: Before::Paired,
         jobs: &[Job::Copy, Job::RepairIndex],
+        share: 1,
+        ..PLAIN
+    },
+    Scenario { name: "rot-repair", before: Before::Rotten, jobs: &[Job::RepairRotten], share: 1, ..PLAIN },
+    Scenario {
+        name: "two-rot-repairs",
+        before: Before::Rotten,
+        jobs: &[Job::RepairRotten, Job::RepairRotten],
+        share: 1,
+        ..PLAIN
+    },
+    Scenario {
+        name: "backup-and-rot-repair",
+        before: Before::Rotten,
+        jobs: &[Job::Backup, Job::RepairRotten],
+        share: 1,
+        ..PLAIN
+    },
+    Scenario {
+        name: "prune-and-rot-repair",
+        before: Before::Rotten,
+        jobs: &[Job::Prune, Job::RepairRotten],
         share: 1,
         ..PLAIN
     },
@@ -160,6 +203,13 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "index-and-snapshot-repair",
         before: Before::Holed,
         jobs: &[Job::RepairIndex, Job::RepairSnapshots],
+        share: 1,
+        ..PLAIN
+    },
+    Scenario {
+        name: "prune-and-snapshot-repair",
+        before: Before::Holed,
+        jobs: &[Job::Prune, Job::RepairSnapshots],
         share: 1,
         ..PLAIN
     },
@@ -300,17 +350,23 @@ pub async fn aftermath(scenario: &Scenario, auditor: &Surroundings, works_on: bo
     if scenario.before == Before::Nothing {
         return after_init(auditor).await;
     }
-    // Whoever comes next repairs what may be half repaired.
-    let repair = match scenario.before {
-        Before::Unindexed => Some(Job::RepairIndex),
-        Before::Holed => Some(Job::RepairSnapshots),
-        _ => None,
-    };
-    if let Some(repair) = repair {
-        rules::unlock(auditor).await;
-        auditor.clone().run(repair, false).await;
+    let mut broken = Vec::new();
+    if scenario.before == Before::Rotten {
+        // Before anybody repairs anything, and whatever a repair left half done.
+        broken = rules::backups_hold(auditor).await;
     }
-    let mut broken = rules::all_hold(auditor).await;
+    // Whoever comes next repairs what may be half repaired.
+    let repairs: &[Job] = match scenario.before {
+        Before::Unindexed => &[Job::RepairIndex],
+        Before::Holed => &[Job::RepairIndex, Job::RepairSnapshots],
+        Before::Rotten => &[Job::RepairRotten],
+        _ => &[],
+    };
+    for repair in repairs {
+        rules::unlock(auditor).await;
+        auditor.clone().run(*repair, false).await;
+    }
+    broken.extend(rules::all_hold(auditor).await);
     if !broken.is_empty() || !works_on {
         return broken;
     }

@@ -42,6 +42,8 @@ pub enum Before {
     Unindexed,
     /// The same, and a second backup of which a pack was lost; the index knows of it.
     Holed,
+    /// A backup, ten pieces of log, and a pack whose header is not what was written: nothing is lost.
+    Rotten,
     /// A backup, four pieces of log, and a second repository, below [`crate::job::SECOND`].
     Paired,
 }
@@ -77,6 +79,7 @@ pub fn stage(before: Before) -> &'static Stage {
         Before::Used,
         Before::Unindexed,
         Before::Holed,
+        Before::Rotten,
         Before::Paired,
     ];
     &STAGES.get_or_init(|| all.into_iter().map(make).collect())[before as usize]
@@ -128,6 +131,14 @@ fn make(before: Before) -> Stage {
         let mut objects = if before == Before::Nothing { Objects::new() } else { world.objects() };
         if before == Before::Unindexed {
             objects.retain(|key, _| !key.starts_with("index/"));
+        }
+        if before == Before::Rotten {
+            let packs = objects.iter_mut().filter(|(key, _)| key.starts_with("data/"));
+            let (_, pack) = packs.max_by_key(|(_, pack)| pack.bytes.len()).expect("a backup has packs");
+            let mut rotten = pack.bytes.to_vec();
+            let in_the_header = rotten.len() - 20;
+            rotten[in_the_header] ^= 1;
+            pack.bytes = rotten.into();
         }
         for object in objects.values_mut() {
             object.modified = now - Duration::from_secs(7200);

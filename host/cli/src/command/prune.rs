@@ -122,7 +122,7 @@ pub(crate) fn run(args: &PruneArgs, context: &Context) -> Result<()> {
             let report = open.prune(&lock, plan.clone(), &shown).await?;
             lock.confirm().await?;
             for log in &mut logs {
-                log.refused = log.log.trim(&log.plan).await?;
+                log.refused = log.log.trim(&lock, &log.plan).await?;
             }
             Ok::<_, Failure>((plan, logs, report))
         };

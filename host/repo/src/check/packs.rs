@@ -4,6 +4,7 @@ use super::damage::Damage;
 use super::report::CheckReport;
 use super::{CheckProgress, ReadData};
 use crate::index::IndexFile;
+use crate::limits::whole_packs_at_once;
 use crate::pack::{PackedBlob, pack_bytes, read_header};
 use crate::read::fetch::unopened;
 use crate::{Id, RepoErrorKind, Repository, Result};
@@ -86,7 +87,7 @@ pub(super) async fn read(
         ReadData::Everything => {}
     }
     let packs_total = packs.len() as u64;
-    let at_once = std::thread::available_parallelism().map_or(2, std::num::NonZero::get) + 1;
+    let at_once = whole_packs_at_once(packs.iter().map(|pack| pack.bytes).max().unwrap_or(0));
     let mut reads = futures::stream::iter(packs)
         .map(|pack| async move { (pack.id, read_pack(repository, pack.id, pack.blobs).await) })
         .buffer_unordered(at_once);
@@ -135,6 +136,9 @@ async fn read_pack(repository: &Repository, id: Id, indexed: Vec<PackedBlob>) ->
         for (blob, error) in unopened(&key, pack, indexed) {
             found.causes.push(format!("blob {} does not open: {error}", blob.id));
             found.blobs.push(blob);
+        }
+        if !found.causes.is_empty() && found.blobs.is_empty() {
+            found.causes.push("all its blobs open, and `repo repair index --read-data` copies them".to_owned());
         }
         Ok(found)
     })

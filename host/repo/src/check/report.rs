@@ -67,7 +67,7 @@ impl fmt::Display for Affected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let short: Vec<&str> = self.listed.iter().map(BackupId::short).collect();
         match self.count {
-            0 => return f.write_str("no backup needs it"),
+            0 => return f.write_str("no backup is harmed"),
             1 => write!(f, "needed by backup {}", short.join(", "))?,
             _ => write!(f, "needed by backups {}", short.join(", "))?,
         }
@@ -147,7 +147,7 @@ mod tests {
             }
             .to_string()
         };
-        assert_eq!(problem(&affected), "data/ab is damaged: it is missing; no backup needs it");
+        assert_eq!(problem(&affected), "data/ab is damaged: it is missing; no backup is harmed");
         for digit in "1234567".chars() {
             affected.add(&digit.to_string().repeat(64).parse().unwrap());
             if digit == '1' {

@@ -3,6 +3,7 @@
 //! The oldest piece goes first and one after another: wherever it ends, what is left is one stretch without a hole.
 
 use super::{LogChain, LogResult, name, name::ObjectName};
+use crate::lock::Lock;
 use crate::store::folder_of;
 use crate::{ObjectInfo, RepoErrorKind};
 use backstay_core::{LogNeed, Timestamp};
@@ -78,13 +79,14 @@ impl LogChain {
         Ok(plan)
     }
 
-    /// Removes what `plan` says. The repository is locked exclusively: a restore may be reading. Answers how many
+    /// Removes what `plan` says under an exclusive lock of the repository: a restore may be reading. Answers how many
     /// objects are left because the store would not let one go: that one, and all that come after it.
     ///
     /// # Errors
-    /// Whatever the store reports; the rest stays then.
-    pub async fn trim(&self, plan: &TrimPlan) -> LogResult<u64> {
+    /// [`RepoErrorKind::LockLost`], whatever the store reports; the rest stays then.
+    pub async fn trim(&self, lock: &Lock, plan: &TrimPlan) -> LogResult<u64> {
         for (done, key) in plan.keys.iter().enumerate() {
+            lock.check_valid().await?;
             match self.store.delete(key).await {
                 Err(error) if error.kind() == RepoErrorKind::Retained => {
                     tracing::warn!(%error, "log stays for now");

@@ -177,9 +177,7 @@ async fn remove(
     let (mut done, mut refused) = (0, BTreeSet::new());
     let mut removals = futures::stream::iter(objects)
         .map(|(id, key)| async move {
-            if !lock.is_valid() {
-                lock.confirm().await?;
-            }
+            lock.check_valid().await?;
             match repository.store().delete(&key).await {
                 Err(error) if error.kind() == RepoErrorKind::Retained => {
                     tracing::warn!(%error, "an object stays for now");

@@ -151,7 +151,7 @@ pub(super) async fn plan(
     let used = used(repository, &index, &snapshots, progress).await.map_err(|error| match error.kind() {
         RepoErrorKind::Damaged => RepoError::new(RepoErrorKind::Damaged, "failed to tell what may go")
             .because(error)
-            .advise("nothing was removed; see `repo check`, then `repo repair`"),
+            .advise("nothing was removed; see `repo check`, then `repo repair index`"),
         _ => error,
     })?;
     let mut plan = PrunePlan { snapshots: snapshots.len() as u64, ..PrunePlan::default() };
@@ -255,7 +255,7 @@ fn count(
             let damage = RepoError::damaged(pack.id.pack_key(), problem);
             return Err(RepoError::new(RepoErrorKind::Damaged, "failed to tell what may go")
                 .because(damage)
-                .advise("nothing was removed; see `repo check`, then `repo repair`"));
+                .advise("nothing was removed; see `repo check`, then `repo repair index`"));
         }
         let is_tree = blobs.first().is_some_and(|blob| blob.kind == BlobKind::Tree);
         // A pack that two files name has the same blobs in both.

@@ -1,17 +1,16 @@
 //! Repairing the index: what the packs' own headers say, and nothing that does not open.
 
-use super::rot::{self, Rot};
+use super::packs::Sorted;
 use super::survey::Survey;
-use super::{BrokenSnapshot, DamagedFile, is_refused};
+use super::{BrokenSnapshot, DamagedFile, is_refused, rot};
 use crate::index::{Index, IndexFile, IndexPack, load_file};
-use crate::limits::{INDEX_BLOBS_MAX, LOADS_MAX, PACK_BYTES};
+use crate::limits::{INDEX_BLOBS_MAX, PACK_BYTES};
 use crate::lock::{Lock, LockKind};
-use crate::pack::{BlobKind, PackedBlob, fetch_header, pack_bytes};
+use crate::pack::{BlobKind, PackedBlob};
 use crate::write::Packer;
 use crate::{Id, RepoError, RepoErrorKind, Repository, Result, document, snapshot};
-use futures::{StreamExt, TryStreamExt};
 use serde::Serialize;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use tokio::runtime::Handle;
 
@@ -23,7 +22,7 @@ pub struct IndexRepairOptions {
     pub read_data: bool,
 }
 
-/// A pack with blobs that do not open: the others go into new packs, and it goes.
+/// A pack whose bytes are not what was written: what opens of it goes into new packs, and it goes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct RottenPack {
@@ -31,7 +30,7 @@ pub struct RottenPack {
     pub pack: Id,
     /// Blobs in it that open.
     pub whole_blobs: u64,
-    /// Blobs in it that do not.
+    /// Blobs in it that do not. None: its header is rotten, or what lies around.
     pub lost_blobs: u64,
 }
 
@@ -51,7 +50,7 @@ pub struct IndexPlan {
     pub gone_packs: Vec<Id>,
     /// Packs whose header cannot be read: index files must not name them. They stay where they are.
     pub unreadable_packs: Vec<DamagedFile>,
-    /// Packs with blobs that do not open.
+    /// Packs whose bytes are not what was written.
     pub rotten_packs: Vec<RottenPack>,
     /// Packs that more than one index file names: one entry stays.
     pub repeated_packs: u64,
@@ -92,29 +91,13 @@ struct Changes {
     remove: Vec<Id>,
 }
 
-/// Everything that index files say that fits the packs.
-#[derive(Default)]
-struct Sorted {
-    clean: Vec<(Id, IndexFile)>,
-    /// Good entries of files that have others too.
-    moved: Vec<IndexPack>,
-    /// What opens of rotten packs.
-    salvage: Vec<(Id, Vec<PackedBlob>)>,
-    remove: Vec<Id>,
-    good: HashSet<Id>,
-    /// Named, and there in another shape.
-    suspect: HashSet<Id>,
-    gone: HashSet<Id>,
-    /// What the entries say that are dropped.
-    dropped: Vec<PackedBlob>,
-}
-
 impl IndexRepair {
     /// Plans under a lock of `kind`: an exclusive one if it is to be performed. `progress` hears of bytes read and to
     /// be read.
     ///
     /// # Errors
-    /// [`RepoErrorKind::Locked`], whatever the store reports.
+    /// [`RepoErrorKind::Locked`]; [`RepoErrorKind::InvalidConfig`] when a pack is too long to be read whole; whatever the
+    /// store reports.
     pub async fn plan(
         repository: &Repository,
         kind: LockKind,
@@ -198,7 +181,7 @@ impl IndexRepair {
         for (pack, blobs) in &self.changes.salvage {
             let Some(sealed) = rot::read_pack(&self.repository, *pack).await? else { continue };
             // Looked at once more: nothing that does not open may get a new place.
-            if !rot::rotten(&self.repository, sealed.clone(), blobs.clone()).await?.is_empty() {
+            if !rot::lost_in(&self.repository, sealed.clone(), blobs.clone()).await?.is_empty() {
                 let what = format!("less of pack {} can be read than a moment ago", pack.short());
                 return Err(RepoError::new(RepoErrorKind::Damaged, what).advise("nothing was removed; start again"));
             }
@@ -230,166 +213,59 @@ async fn plan(
     options: IndexRepairOptions,
     progress: &(dyn Fn(u64, u64) + Send + Sync),
 ) -> Result<(IndexPlan, Changes)> {
-    let (store, key) = (repository.store(), repository.shared_key());
-    let mut plan = IndexPlan::default();
-    let ids: Vec<Id> = store.list("index").await?.iter().filter_map(|object| Id::from_key(&object.key)).collect();
-    plan.index_files = ids.len() as u64;
-    let there: HashMap<Id, u64> = store
-        .list("data")
-        .await?
-        .into_iter()
-        .filter_map(|object| Some((Id::from_key(&object.key).filter(|id| id.pack_key() == object.key)?, object.bytes)))
-        .collect();
-    let mut loads = futures::stream::iter(ids)
-        .map(|id| async move { (id, load_file(store, key, id).await) })
-        .buffer_unordered(LOADS_MAX);
-    let mut sorted = Sorted::default();
-    while let Some((id, file)) = loads.next().await {
-        match file {
-            Ok(file) => sorted.take(id, file, &there, &mut plan),
-            Err(error) if error.kind() == RepoErrorKind::Damaged => {
-                plan.damaged_files.push(DamagedFile { object: id.key("index"), why: error.to_string() });
-                sorted.remove.push(id);
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    drop(loads);
-    let mut unread: Vec<(Id, u64)> =
-        there.iter().filter(|(id, _)| !sorted.good.contains(id)).map(|(id, bytes)| (*id, *bytes)).collect();
-    unread.sort();
-    let mut headers = futures::stream::iter(unread)
-        .map(|(id, bytes)| async move {
-            match fetch_header(store, key, id, bytes).await {
-                Ok(blobs) => Ok((id, Ok(blobs))),
-                Err(error) if error.kind() == RepoErrorKind::Damaged => Ok((id, Err(error))),
-                Err(error) => Err(error),
-            }
-        })
-        .buffered(LOADS_MAX);
-    while let Some((id, header)) = headers.try_next().await? {
-        match header {
-            Ok(blobs) => {
-                let known = sorted.suspect.contains(&id);
-                let packs = if known { &mut plan.corrected_packs } else { &mut plan.added_packs };
-                packs.push(id);
-                sorted.moved.push(IndexPack::new(id, &blobs));
-            }
-            Err(error) => plan.unreadable_packs.push(DamagedFile { object: id.pack_key(), why: error.to_string() }),
-        }
-    }
-    drop(headers);
+    let mut sorted = Sorted::load(repository).await?;
     if options.read_data {
-        let packs = sorted.packs().map(|pack| (pack.id, pack.packed())).collect();
-        let rot = rot::find(repository, packs, progress).await?;
-        sorted.take_out(&rot, &mut plan);
+        sorted.read(repository, progress).await?;
     }
-    sorted.finish(repository, &mut plan).await
+    finish(repository, sorted).await
 }
 
-impl Sorted {
-    /// Sorts the entries of one file.
-    fn take(&mut self, id: Id, file: IndexFile, there: &HashMap<Id, u64>, plan: &mut IndexPlan) {
-        let all = file.packs.len();
-        let mut kept = Vec::with_capacity(all);
-        for pack in file.packs {
-            let blobs = pack.packed();
-            match there.get(&pack.id) {
-                None => {
-                    self.gone.insert(pack.id);
-                    self.dropped.extend(blobs);
-                }
-                Some(bytes) if *bytes != pack_bytes(&blobs) || !is_gapless(&blobs) => {
-                    self.suspect.insert(pack.id);
-                    self.dropped.extend(blobs);
-                }
-                Some(_) if !self.good.insert(pack.id) => plan.repeated_packs += 1,
-                Some(_) => kept.push(pack),
-            }
-        }
-        if kept.len() == all {
-            self.clean.push((id, IndexFile { packs: kept, ..IndexFile::default() }));
-        } else {
-            self.remove.push(id);
-            self.moved.extend(kept);
-        }
+async fn finish(repository: &Repository, sorted: Sorted) -> Result<(IndexPlan, Changes)> {
+    let Sorted { clean, mut moved, salvage, remove, added, dropped, .. } = sorted;
+    let mut plan = IndexPlan {
+        index_files: sorted.index_files,
+        damaged_files: sorted.damaged_files,
+        added_packs: added,
+        corrected_packs: sorted.corrected,
+        gone_packs: sorted.gone.into_iter().collect(),
+        unreadable_packs: sorted.unreadable,
+        rotten_packs: sorted.rotten,
+        repeated_packs: sorted.repeated,
+        replaced_files: remove.len() as u64,
+        ..IndexPlan::default()
+    };
+    plan.gone_packs.sort();
+    let mut clean: Vec<IndexFile> = clean.into_iter().map(|(_, file)| file).collect();
+    let added: HashSet<&Id> = plan.added_packs.iter().collect();
+    let fresh: Vec<&IndexPack> = moved.iter().filter(|pack| added.contains(&pack.id)).collect();
+    let before = Index::from_files(HashSet::new(), &clean);
+    let blobs: HashSet<(Id, BlobKind)> =
+        fresh.iter().flat_map(|pack| pack.packed()).map(|blob| (blob.id, blob.kind)).collect();
+    plan.added_blobs = blobs.iter().filter(|(id, kind)| before.find(*kind, id).is_none()).count() as u64;
+    drop((before, blobs, fresh));
+    // What is salvaged is found again, wherever it is going to lie.
+    let stays = moved.len();
+    moved.extend(salvage.iter().map(|(pack, blobs)| IndexPack::new(*pack, blobs)));
+    clean.push(IndexFile { packs: moved, ..IndexFile::default() });
+    let index = Index::from_files(HashSet::new(), &clean);
+    let lost: HashSet<(Id, BlobKind)> = dropped
+        .iter()
+        .filter(|blob| index.find(blob.kind, &blob.id).is_none())
+        .map(|blob| (blob.id, blob.kind))
+        .collect();
+    plan.lost_blobs = lost.len() as u64;
+    // What a damaged index file named is not known: then everybody is looked at.
+    if plan.lost_blobs > 0 || !plan.damaged_files.is_empty() || !plan.unreadable_packs.is_empty() {
+        plan.broken = broken(repository, &index).await?;
     }
-
-    /// All that the new index names.
-    fn packs(&self) -> impl Iterator<Item = &IndexPack> {
-        self.clean.iter().flat_map(|(_, file)| &file.packs).chain(&self.moved)
-    }
-
-    /// Takes packs out in which blobs do not open.
-    fn take_out(&mut self, rot: &Rot, plan: &mut IndexPlan) {
-        let is_rotten = |pack: &IndexPack| rot.contains_key(&pack.id);
-        let clean = std::mem::take(&mut self.clean);
-        let (touched, clean): (Vec<_>, Vec<_>) =
-            clean.into_iter().partition(|(_, file)| file.packs.iter().any(is_rotten));
-        self.clean = clean;
-        for (id, file) in touched {
-            self.remove.push(id);
-            self.moved.extend(file.packs);
-        }
-        let (out, moved): (Vec<_>, Vec<_>) = std::mem::take(&mut self.moved).into_iter().partition(is_rotten);
-        self.moved = moved;
-        for pack in out {
-            let rotten = &rot[&pack.id];
-            let (lost, whole): (Vec<_>, Vec<_>) =
-                pack.packed().into_iter().partition(|blob| rotten.contains(&blob.offset));
-            plan.rotten_packs.push(RottenPack {
-                pack: pack.id,
-                whole_blobs: whole.len() as u64,
-                lost_blobs: lost.len() as u64,
-            });
-            self.dropped.extend(lost);
-            self.salvage.push((pack.id, whole));
-        }
-        for packs in [&mut plan.added_packs, &mut plan.corrected_packs] {
-            packs.retain(|pack| !rot.contains_key(pack));
-        }
-        plan.rotten_packs.sort_by_key(|rotten| rotten.pack);
-    }
-
-    async fn finish(self, repository: &Repository, plan: &mut IndexPlan) -> Result<(IndexPlan, Changes)> {
-        let Self { clean, mut moved, salvage, remove, gone, dropped, .. } = self;
-        let mut clean: Vec<IndexFile> = clean.into_iter().map(|(_, file)| file).collect();
-        plan.replaced_files = remove.len() as u64;
-        plan.gone_packs = gone.into_iter().collect();
-        plan.gone_packs.sort();
-        plan.damaged_files.sort_by(|a, b| a.object.cmp(&b.object));
-        let added: HashSet<&Id> = plan.added_packs.iter().collect();
-        let fresh: Vec<&IndexPack> = moved.iter().filter(|pack| added.contains(&pack.id)).collect();
-        let before = Index::from_files(HashSet::new(), &clean);
-        let blobs: HashSet<(Id, BlobKind)> =
-            fresh.iter().flat_map(|pack| pack.packed()).map(|blob| (blob.id, blob.kind)).collect();
-        plan.added_blobs = blobs.iter().filter(|(id, kind)| before.find(*kind, id).is_none()).count() as u64;
-        drop((before, blobs, fresh));
-        // What is salvaged is found again, wherever it is going to lie.
-        let stays = moved.len();
-        moved.extend(salvage.iter().map(|(pack, blobs)| IndexPack::new(*pack, blobs)));
-        clean.push(IndexFile { packs: moved, ..IndexFile::default() });
-        let index = Index::from_files(HashSet::new(), &clean);
-        let lost: HashSet<(Id, BlobKind)> = dropped
-            .iter()
-            .filter(|blob| index.find(blob.kind, &blob.id).is_none())
-            .map(|blob| (blob.id, blob.kind))
-            .collect();
-        plan.lost_blobs = lost.len() as u64;
-        // What a damaged index file named is not known: then everybody is looked at.
-        if plan.lost_blobs > 0 || !plan.damaged_files.is_empty() || !plan.unreadable_packs.is_empty() {
-            plan.broken = broken(repository, &index).await?;
-        }
-        let mut write = clean.pop().map(|file| file.packs).unwrap_or_default();
-        write.truncate(stays);
-        Ok((std::mem::take(plan), Changes { write, salvage, remove }))
-    }
+    let mut write = clean.pop().map(|file| file.packs).unwrap_or_default();
+    write.truncate(stays);
+    Ok((plan, Changes { write, salvage, remove }))
 }
 
 /// The snapshots that are not whole by an index.
 async fn broken(repository: &Repository, index: &Index) -> Result<Vec<BrokenSnapshot>> {
-    let unreadable = |_| false;
-    let mut survey = Survey::new(repository, index, &unreadable);
+    let mut survey = Survey::new(repository, index);
     let mut broken = Vec::new();
     for id in repository.store().list("snapshots").await?.iter().filter_map(|object| Id::from_key(&object.key)) {
         let snapshot = match snapshot::load(repository.store(), repository.master_key(), id).await {
@@ -404,10 +280,4 @@ async fn broken(repository: &Repository, index: &Index) -> Result<Vec<BrokenSnap
     }
     broken.sort_by_key(|snapshot| snapshot.time);
     Ok(broken)
-}
-
-fn is_gapless(blobs: &[PackedBlob]) -> bool {
-    let end =
-        blobs.iter().try_fold(0u32, |end, blob| (blob.offset == end).then(|| end.checked_add(blob.length)).flatten());
-    end.is_some()
 }

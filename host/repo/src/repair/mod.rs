@@ -1,14 +1,17 @@
 //! Repairs: what can be made right again from what is still there.
 //!
 //! ```text
-//!   IndexRepair      packs ► their own headers ► new index files, durable ► old ones go
+//!   Sorted           index files ► held against the packs that are there, and their own headers
+//!   IndexRepair      Sorted ► new index files, durable ► old ones go
 //!                    rotten packs ► what opens of them in new packs ► the index without them ► they go
-//!   SnapshotRepair   snapshots with holes ► Survey ► what is whole as a snapshot of its own, durable ► the old one goes
+//!   SnapshotRepair   Sorted ► snapshots with holes ► Survey ► what is whole as a snapshot of its own, durable ► the old
+//!                    one goes
 //! ```
 //!
 //! Each is planned first. The plan holds the lock that it was made under, so what was shown is what is done.
 
 mod index;
+mod packs;
 mod rot;
 mod snapshots;
 mod survey;

@@ -3,13 +3,13 @@
 //! A backup of a database with a hole is no backup. What is left of it has no manifest, so no restore, no window and
 //! no retention takes it for one; stock restic lists it, with the tags `salvaged` and `original=<id>`.
 
+use super::packs::Sorted;
 use super::survey::Survey;
-use super::{BrokenSnapshot, DamagedFile, is_refused, rot};
-use crate::index::{Index, Place};
+use super::{BrokenSnapshot, DamagedFile, is_refused};
+use crate::index::Index;
 use crate::limits::{LOADS_MAX, PACK_BYTES};
 use crate::lock::{Lock, LockKind};
-use crate::marks::Marks;
-use crate::pack::{BlobKind, PackedBlob};
+use crate::pack::BlobKind;
 use crate::read::fetch::read_blob;
 use crate::snapshot::{self, Snapshot};
 use crate::write::Packer;
@@ -18,7 +18,7 @@ use backstay_core::{BackupId, MANIFEST_PATH};
 use futures::StreamExt;
 use serde::Serialize;
 use serde_json::{Value, json};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// How snapshots are looked at, and what may be removed.
@@ -68,31 +68,11 @@ pub struct SnapshotRepair {
     repository: Repository,
     lock: Lock,
     options: SnapshotRepairOptions,
+    /// Of what can be read.
     index: Arc<Index>,
-    bad: Bad,
     /// Of broken snapshots that the store kept, what an earlier repair made.
     salvaged: HashMap<BackupId, BackupId>,
     plan: SnapshotsPlan,
-}
-
-/// What cannot be read though the index names it.
-#[derive(Default)]
-struct Bad {
-    /// Packs that are missing, by number.
-    packs: Marks,
-    /// Bytes of the others.
-    sizes: Vec<u64>,
-    /// Where blobs begin that do not open: pack and offset.
-    blobs: HashSet<(u32, u32)>,
-}
-
-impl Bad {
-    fn has(&self, place: Place) -> bool {
-        let end = u64::from(place.blob.offset) + u64::from(place.blob.length);
-        self.packs.has(place.pack as usize)
-            || self.sizes.get(place.pack as usize).is_none_or(|bytes| *bytes < end)
-            || self.blobs.contains(&(place.pack, place.blob.offset))
-    }
 }
 
 impl SnapshotRepair {
@@ -100,7 +80,8 @@ impl SnapshotRepair {
     /// to be read.
     ///
     /// # Errors
-    /// [`RepoErrorKind::Locked`]; [`RepoErrorKind::Damaged`] when an index file is damaged; whatever the store reports.
+    /// [`RepoErrorKind::Locked`]; [`RepoErrorKind::Damaged`] when the index is to be repaired first, because one of its files
+    /// is damaged or lacks what is missing elsewhere; whatever the store reports.
     pub async fn plan(
         repository: &Repository,
         kind: LockKind,
@@ -109,8 +90,8 @@ impl SnapshotRepair {
     ) -> Result<Self> {
         let lock = repository.lock(kind).await?;
         match plan(repository, options, &progress).await {
-            Ok((index, bad, salvaged, plan)) => {
-                Ok(Self { repository: repository.clone(), lock, options, index, bad, salvaged, plan })
+            Ok((index, salvaged, plan)) => {
+                Ok(Self { repository: repository.clone(), lock, options, index, salvaged, plan })
             }
             Err(error) => {
                 lock.give_back().await?;
@@ -130,16 +111,15 @@ impl SnapshotRepair {
     /// [`RepoErrorKind::LockLost`]; [`RepoErrorKind::Damaged`] when less is whole than the plan saw, and nothing is
     /// removed; whatever the store reports.
     pub async fn perform(self) -> Result<Vec<Repaired>> {
-        let Self { repository, lock, options, index, bad, salvaged, plan } = self;
+        let Self { repository, lock, options, index, salvaged, plan } = self;
         let (store, key) = (repository.store().clone(), Arc::clone(repository.shared_key()));
         let packer = Arc::new(Packer::new(store, key, Arc::new(lock), Arc::clone(&index), PACK_BYTES));
-        let unreadable = |place: Place| bad.has(place);
         let salvage = Salvage {
             repository: &repository,
             index: &index,
             packer: &packer,
             salvaged: &salvaged,
-            survey: Survey::new(&repository, &index, &unreadable),
+            survey: Survey::new(&repository, &index),
         };
         let done = salvage.perform(&plan, options).await;
         packer.lock().give_back().await?;
@@ -159,7 +139,7 @@ async fn plan(
     repository: &Repository,
     options: SnapshotRepairOptions,
     progress: &(dyn Fn(u64, u64) + Send + Sync),
-) -> Result<(Arc<Index>, Bad, HashMap<BackupId, BackupId>, SnapshotsPlan)> {
+) -> Result<(Arc<Index>, HashMap<BackupId, BackupId>, SnapshotsPlan)> {
     let mut plan = SnapshotsPlan { remove_damaged: options.remove_damaged, ..SnapshotsPlan::default() };
     let (store, key) = (repository.store(), repository.master_key());
     let ids = store.list("snapshots").await?.into_iter().filter_map(|object| Id::from_key(&object.key));
@@ -181,62 +161,54 @@ async fn plan(
     drop(loads);
     snapshots.sort_by(|a, b| (a.time, &a.id).cmp(&(b.time, &b.id)));
     plan.damaged_files.sort_by(|a, b| a.object.cmp(&b.object));
-    let index = repository.load_index().await.map_err(|error| match error.kind() {
-        RepoErrorKind::Damaged => error.advise("repair the index first, with `repo repair index`"),
-        _ => error,
-    })?;
-    let bad = look(repository, &index, options.read_data, progress).await?;
-    let unreadable = |place: Place| bad.has(place);
-    let mut survey = Survey::new(repository, &index, &unreadable);
+    let mut sorted = Sorted::load(repository).await?;
+    if let Some(damaged) = sorted.damaged_files.first() {
+        let what = format!("{} cannot be read: {}", damaged.object, damaged.why);
+        return Err(RepoError::new(RepoErrorKind::Damaged, what).advise(INDEX_FIRST));
+    }
+    if options.read_data {
+        sorted.read(repository, progress).await?;
+    }
+    let index = sorted.index(false);
+    let mut survey = Survey::new(repository, &index);
     for snapshot in &snapshots {
         if !survey.is_whole(snapshot.tree).await? {
             plan.broken.push(survey.broken(snapshot).await?);
         }
     }
+    check_index(repository, &sorted, &snapshots, &plan.broken).await?;
     let salvaged = snapshots.iter().filter_map(|snapshot| {
         let original = snapshot.tags.iter().find_map(|tag| tag.strip_prefix(ORIGINAL))?;
         Some((original.parse().ok()?, snapshot.id.clone()))
     });
     let salvaged = salvaged.collect();
-    Ok((index, bad, salvaged, plan))
+    Ok((Arc::new(index), salvaged, plan))
 }
 
-/// Looks for packs that are not there, and with `read_data` for blobs that do not open.
-async fn look(
+/// Nothing may go for what only the index lacks: refuses when packs that it does not describe as they are hold some of what
+/// is missing.
+async fn check_index(
     repository: &Repository,
-    index: &Arc<Index>,
-    read_data: bool,
-    progress: &(dyn Fn(u64, u64) + Send + Sync),
-) -> Result<Bad> {
-    let listed = repository.store().list("data").await?;
-    let there: HashMap<Id, u64> =
-        listed.iter().filter_map(|object| Some((Id::from_key(&object.key)?, object.bytes))).collect();
-    let mut bad = Bad { packs: Marks::none(index.packs()), ..Bad::default() };
-    for number in 0..index.packs() as u32 {
-        let bytes = there.get(&index.pack(number)).copied();
-        bad.sizes.push(bytes.unwrap_or(0));
-        if bytes.is_none() {
-            bad.packs.mark(number as usize);
+    sorted: &Sorted,
+    snapshots: &[Snapshot],
+    broken: &[BrokenSnapshot],
+) -> Result<()> {
+    if broken.is_empty() || (sorted.added.is_empty() && sorted.corrected.is_empty()) {
+        return Ok(());
+    }
+    let index = sorted.index(true);
+    let mut survey = Survey::new(repository, &index);
+    for broken in broken {
+        let Some(snapshot) = snapshots.iter().find(|snapshot| snapshot.id == broken.id) else { continue };
+        if survey.is_whole(snapshot.tree).await? || survey.broken(snapshot).await? != *broken {
+            let what = format!("backup {} lacks what lies in packs that no index file describes", broken.id.short());
+            return Err(RepoError::new(RepoErrorKind::Damaged, what).advise(INDEX_FIRST));
         }
     }
-    if !read_data {
-        return Ok(bad);
-    }
-    // A pack that two index files name has two numbers.
-    let mut numbers: HashMap<Id, HashSet<u32>> = HashMap::new();
-    let mut packs: HashMap<Id, Vec<PackedBlob>> = HashMap::new();
-    for place in (0..index.len() as u32).map(|number| index.place(number)).filter(|place| !bad.has(*place)) {
-        let pack = index.pack(place.pack);
-        packs.entry(pack).or_default().push(place.blob);
-        numbers.entry(pack).or_default().insert(place.pack);
-    }
-    for (pack, offsets) in rot::find(repository, packs.into_iter().collect(), progress).await? {
-        for number in &numbers[&pack] {
-            bad.blobs.extend(offsets.iter().map(|offset| (*number, *offset)));
-        }
-    }
-    Ok(bad)
+    Ok(())
 }
+
+const INDEX_FIRST: &str = "repair the index first, with `repo repair index`; nothing was removed";
 
 /// Before the id of the snapshot that something was salvaged from, in a tag.
 const ORIGINAL: &str = "original=";

@@ -1,7 +1,7 @@
-//! Which snapshots are whole, by an index and by what is known to be unreadable.
+//! Which snapshots are whole, by an index.
 
 use super::BrokenSnapshot;
-use crate::index::{Index, Place};
+use crate::index::Index;
 use crate::limits::{LOADS_MAX, MISSING_MAX};
 use crate::pack::BlobKind;
 use crate::quote::unquote;
@@ -23,20 +23,16 @@ struct Surveyed {
     below: Box<[Id]>,
 }
 
-/// Whether the blob at a place cannot be read.
-pub(super) type Unreadable<'a> = &'a (dyn Fn(Place) -> bool + Sync);
-
 /// Looks at trees, each once.
 pub(super) struct Survey<'a> {
     repository: &'a Repository,
     index: &'a Index,
-    unreadable: Unreadable<'a>,
     trees: HashMap<Id, Surveyed>,
 }
 
 impl<'a> Survey<'a> {
-    pub(super) fn new(repository: &'a Repository, index: &'a Index, unreadable: Unreadable<'a>) -> Self {
-        Self { repository, index, unreadable, trees: HashMap::new() }
+    pub(super) fn new(repository: &'a Repository, index: &'a Index) -> Self {
+        Self { repository, index, trees: HashMap::new() }
     }
 
     /// Whether the tree can be restored whole.
@@ -51,9 +47,9 @@ impl<'a> Survey<'a> {
         self.trees.get(tree).is_some_and(|tree| tree.whole)
     }
 
-    /// Whether a blob can be read, as far as is known.
+    /// Whether the index knows a blob.
     pub(super) fn has(&self, kind: BlobKind, id: &Id) -> bool {
-        self.index.require(kind, id).is_ok_and(|place| !(self.unreadable)(place))
+        self.index.require(kind, id).is_ok()
     }
 
     /// The trees with holes below `root` and itself, those that others refer to before them. All can be read.

@@ -174,7 +174,10 @@ fn index_page(plan: &IndexPlan) -> String {
     lines.extend(damaged("leaves out", &plan.unreadable_packs));
     lines.extend(plan.rotten_packs.iter().map(|rotten| {
         let (pack, lost, whole) = (rotten.pack.short(), rotten.lost_blobs, rotten.whole_blobs);
-        format!("removes pack {pack}: {lost} blobs in it do not open, {whole} are copied into a new one")
+        match lost {
+            0 => format!("removes pack {pack}: it is not what was written; all {whole} blobs open and are copied"),
+            _ => format!("removes pack {pack}: {lost} blobs in it do not open, {whole} are copied into a new one"),
+        }
     }));
     lines.extend(plan.broken.iter().flat_map(|one| broken("cannot be restored whole", one)));
     let sum = format!(

@@ -1,16 +1,23 @@
 //! Log that nobody needs goes, from its oldest piece on.
 
 use super::{faulty::Crashing, *};
+use crate::lock::{Lock, LockKind};
 use backstay_core::LogNeed;
 
 fn need(epoch: u64, offset: u64) -> LogNeed {
     LogNeed { from: Some(at(epoch, offset)), ..LogNeed::default() }
 }
 
+/// A lock on a store of its own: what happens to the log's is not its matter.
+async fn lock() -> Lock {
+    let store = Store::from_object_store(Arc::new(object_store::memory::InMemory::new()), "memory");
+    Lock::take(&store, &Arc::new(MasterKey::random()), LockKind::Exclusive).await.unwrap()
+}
+
 async fn trim(place: &Place, need: &LogNeed) -> TrimPlan {
     let log = place.open().await;
     let plan = log.plan_trim(need).await.unwrap();
-    log.trim(&plan).await.unwrap();
+    log.trim(&lock().await, &plan).await.unwrap();
     plan
 }
 
@@ -87,18 +94,20 @@ async fn parts_that_were_merged_go_too() {
 
 #[tokio::test]
 async fn wherever_it_ends_there_is_no_hole() {
+    let lock = lock().await;
     for stop in 0..12 {
         let place = Place::memory();
         append_all(&mut place.open().await, 1, 0, 2 * FILE_BYTES, 512).await;
         let plan = place.open().await.plan_trim(&need(1, FILE_BYTES + 2048)).await.unwrap();
         let half = TrimPlan { keys: plan.keys[..stop.min(plan.keys.len())].to_vec(), ..plan };
-        place.open().await.trim(&half).await.unwrap();
+        place.open().await.trim(&lock, &half).await.unwrap();
         assert_eq!(place.open().await.chain().gaps(), [], "after {stop} objects");
     }
 }
 
 #[tokio::test]
 async fn a_trim_that_crashes_leaves_no_hole_and_the_next_one_ends_it() {
+    let lock = lock().await;
     for (changes, applies) in (0..).flat_map(|changes| [(changes, false), (changes, true)]) {
         let below = Arc::new(object_store::memory::InMemory::new());
         let place = Place::on(Store::from_object_store(below.clone(), "memory"));
@@ -111,7 +120,7 @@ async fn a_trim_that_crashes_leaves_no_hole_and_the_next_one_ends_it() {
         let crashing = Place { store: Store::from_object_store(Arc::new(faults.clone()), "crashing"), ..place.clone() };
         let trimming = crashing.open().await;
         let plan = trimming.plan_trim(&need(2, FILE_BYTES + 1024)).await.unwrap();
-        let done = trimming.trim(&plan).await;
+        let done = trimming.trim(&lock, &plan).await;
         assert_eq!(done.is_err(), faults.has_crashed(), "{done:?}");
         let left = place.open().await;
         assert_eq!(left.chain().gaps(), [], "after {changes} changes");
@@ -123,4 +132,16 @@ async fn a_trim_that_crashes_leaves_no_hole_and_the_next_one_ends_it() {
             break;
         }
     }
+}
+
+#[tokio::test]
+async fn whoever_lost_the_lock_removes_nothing_more() {
+    let place = Place::memory();
+    append_all(&mut place.open().await, 1, 0, 2048, 512).await;
+    let (log, lock) = (place.open().await, lock().await);
+    let plan = log.plan_trim(&need(1, 1024)).await.unwrap();
+    lock.give_back().await.unwrap();
+    let lost = log.trim(&lock, &plan).await.unwrap_err();
+    assert!(lost.to_string().contains("lock"), "{lost}");
+    assert_eq!(place.open().await.chain().pieces(1)[0].start, at(1, 0));
 }
