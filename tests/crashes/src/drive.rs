@@ -141,9 +141,10 @@ async fn drive(world: &World, ledger: &Ledger, plan: &mut dyn Plan, clients: &[J
 
 fn cut_power(world: &World, keeps: Luck) {
     let mut seed = Seed::new(if let Luck::Some(seed) = keeps { seed } else { 0 });
-    world.cut_power(|| match keeps {
+    world.cut_power(|newer| match keeps {
         Luck::None => false,
         Luck::All => true,
+        Luck::Newest => newer == 0,
         Luck::Some(_) => seed.one_in(2),
     });
 }

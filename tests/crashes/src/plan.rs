@@ -63,6 +63,8 @@ pub enum Luck {
     None,
     /// All.
     All,
+    /// The newest alone: what came before it, and should have been durable by then, is lost.
+    Newest,
     /// Each by chance.
     Some(u64),
 }
@@ -131,6 +133,7 @@ impl Crash {
                 Self::KillAfterAndPower(Luck::None),
                 Self::KillAfterAndPower(Luck::Some(1)),
                 Self::PowerAfter(Luck::None),
+                Self::PowerAfter(Luck::Newest),
                 Self::PowerAfter(Luck::Some(1)),
             ],
         }

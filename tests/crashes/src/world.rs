@@ -365,13 +365,15 @@ impl World {
         self.state().unsynced.len()
     }
 
-    /// The power goes. Of the changes that are not durable `keeps` says for each whether it is lucky. Changes of one name
-    /// keep their order: what comes after a lost one is lost.
-    pub fn cut_power(&self, mut keeps: impl FnMut() -> bool) {
+    /// The power goes. Of the changes that are not durable `keeps` says for each, by how many are newer, whether it is lucky.
+    /// Changes of one name keep their order: what comes after a lost one is lost.
+    pub fn cut_power(&self, mut keeps: impl FnMut(usize) -> bool) {
         let mut state = self.state();
         let mut lost: BTreeMap<String, Option<Object>> = BTreeMap::new();
-        for change in std::mem::take(&mut state.unsynced) {
-            if !lost.contains_key(&change.key) && !keeps() {
+        let changes = std::mem::take(&mut state.unsynced);
+        let newer = (0..changes.len()).rev();
+        for (change, newer) in changes.into_iter().zip(newer) {
+            if !lost.contains_key(&change.key) && !keeps(newer) {
                 lost.insert(change.key, change.before);
             }
         }
