@@ -1,7 +1,7 @@
 //! Compiled plugins are kept, and only those are believed that this user kept.
 
 use crate::support::{child, job::Job, plugins};
-use backstay_sandbox::{Plugin, SandboxError, Described};
+use backstay_sandbox::{Described, Plugin, SandboxError};
 use std::{
     fs,
     os::unix::fs::{MetadataExt, PermissionsExt, symlink},
