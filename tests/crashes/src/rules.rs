@@ -24,12 +24,16 @@ pub async fn all_hold(auditor: &Surroundings) -> Vec<String> {
     broken
 }
 
-/// That nothing is missing of any backup, wherever else there is damage.
-pub async fn backups_hold(auditor: &Surroundings) -> Vec<String> {
+/// That nothing is missing that a backup or an index file names, whatever else is damaged.
+pub async fn nothing_is_missing(auditor: &Surroundings) -> Vec<String> {
     let promised = auditor.ledger.snapshot();
     let look = async {
         let repository = auditor.repository().await?;
-        backups_are_whole(&repository, &promised, || promised.clone()).await
+        repository.unlock(true).await?;
+        let mut broken = backups_are_whole(&repository, &promised, || promised.clone()).await?;
+        let report = repository.check(CheckOptions::default(), |_| {}).await?;
+        broken.extend(report.errors.iter().map(|error| format!("check without data: {error}")));
+        Ok::<_, Trouble>(broken)
     };
     look.await.unwrap_or_else(|trouble| vec![format!("failed to look: {trouble}")])
 }

@@ -353,7 +353,7 @@ pub async fn aftermath(scenario: &Scenario, auditor: &Surroundings, works_on: bo
     let mut broken = Vec::new();
     if scenario.before == Before::Rotten {
         // Before anybody repairs anything, and whatever a repair left half done.
-        broken = rules::backups_hold(auditor).await;
+        broken = rules::nothing_is_missing(auditor).await;
     }
     // Whoever comes next repairs what may be half repaired.
     let repairs: &[Job] = match scenario.before {
