@@ -63,7 +63,9 @@ fn kept(bytes: &[u8]) -> Option<&[u8]> {
 pub fn keep(path: &Path, compiled: &[u8]) -> io::Result<()> {
     let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     private_folder(folder)?;
-    let beside = folder.join(format!(".new-{}", std::process::id()));
+    // Processes of two containers may have the same number: then they write the same at the same time.
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let beside = folder.join(format!(".new-{}-{}", std::process::id(), name.display()));
     // One that an earlier process of the same number left behind.
     let _ = fs::remove_file(&beside);
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;

@@ -22,14 +22,14 @@ pub(crate) struct IndexFile {
 }
 
 /// A pack in an index file.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct IndexPack {
     pub(crate) id: Id,
     pub(crate) blobs: Vec<IndexBlob>,
 }
 
 /// A blob in an index file.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct IndexBlob {
     id: Id,
     #[serde(rename = "type")]
@@ -120,7 +120,10 @@ impl Index {
     }
 
     pub(crate) fn from_files(ids: HashSet<Id>, files: &[IndexFile]) -> Index {
-        let packs = files.iter().flat_map(|file| &file.packs);
+        Self::from_packs(ids, files.iter().flat_map(|file| &file.packs))
+    }
+
+    pub(crate) fn from_packs<'a>(ids: HashSet<Id>, packs: impl Iterator<Item = &'a IndexPack> + Clone) -> Index {
         let blobs = packs.clone().map(|pack| pack.blobs.len()).sum();
         let mut index = Index { packs: Vec::new(), places: Vec::with_capacity(blobs), files: ids };
         for pack in packs {

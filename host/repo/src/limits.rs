@@ -182,7 +182,7 @@ pub const PROBLEMS_MAX: usize = 1000;
 /// Backups named with something damaged that they need: a line has room for so many.
 pub const AFFECTED_LISTED_MAX: usize = 5;
 /// What is wrong with one pack, said in full; the rest is counted.
-pub const CAUSES_LISTED_MAX: usize = 3;
+pub const CAUSES_LISTED_MAX: usize = 4;
 
 /// A lock is refreshed this often, as stock restic does.
 pub const LOCK_REFRESH: Duration = Duration::from_secs(5 * 60);

@@ -79,6 +79,13 @@ pub(crate) fn pack_bytes(blobs: &[PackedBlob]) -> u64 {
     bodies + (entries + SEAL_OVERHEAD + 4) as u64
 }
 
+/// Whether these blobs, in the order of their offsets, follow one another from a pack's beginning on.
+pub(crate) fn is_gapless(blobs: &[PackedBlob]) -> bool {
+    let end =
+        blobs.iter().try_fold(0u32, |end, blob| (blob.offset == end).then(|| end.checked_add(blob.length)).flatten());
+    end.is_some()
+}
+
 /// A pack that is being filled.
 #[derive(Default)]
 pub(crate) struct OpenPack {

@@ -357,6 +357,94 @@ async fn a_pack_whose_header_is_rotten_is_written_anew() {
     }
 }
 
+fn largest_pack(bench: &Bench) -> PathBuf {
+    below(bench, "data").into_iter().max_by_key(|pack| std::fs::metadata(pack).unwrap().len()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pack_of_another_length_keeps_what_opens() {
+    type Change = fn(&mut Vec<u8>);
+    // Its end is missing, there is something behind it, half of it is missing.
+    let changes: [(Change, bool); 3] = [
+        (|bytes| bytes.truncate(bytes.len() - 3), true),
+        (|bytes| bytes.push(7), true),
+        (|bytes| bytes.truncate(bytes.len() / 2), false),
+    ];
+    for (change, is_whole) in changes {
+        let bench = Bench::new().await;
+        let files = [("data/a", 1, 900_000)];
+        let made = backup(&bench, &files).await;
+        let pack = largest_pack(&bench);
+        overwrite(&pack, change);
+        for options in [CheckOptions::default(), CheckOptions::everything()] {
+            let report = bench.repository.check(options, |_| {}).await.unwrap();
+            let problem = report.errors[0].to_string();
+            assert!(problem.contains("bytes, not"), "{problem}");
+            assert_eq!(problem.contains("all its blobs open"), is_whole, "{problem}");
+            assert_eq!(problem.ends_with("no backup is harmed"), is_whole, "{problem}");
+        }
+        for read_data in [false, true] {
+            let options = SnapshotRepairOptions { read_data, remove_damaged: false };
+            let plan = SnapshotRepair::plan(&bench.repository, LockKind::Shared, options, |_, _| {}).await.unwrap();
+            assert_eq!(plan.summary().broken.is_empty(), is_whole, "{:?}", plan.summary());
+            plan.release().await.unwrap();
+        }
+        // Without reading every byte: what does not fit is read.
+        let plan = repair_index(&bench).await;
+        assert_eq!((plan.rotten_packs.len(), plan.lost_blobs == 0, plan.broken.is_empty()), (1, is_whole, is_whole));
+        assert!(plan.rotten_packs[0].whole_blobs > 1 && plan.unreadable_packs.is_empty() && !pack.exists(), "{plan:?}");
+        let again = backup(&bench, &files).await;
+        bench.assert_sound().await;
+        for made in [made, again] {
+            let reader = bench.repository.open_snapshot(&made.id).await.unwrap();
+            assert_eq!(reader.read_all(&path("data/a"), 4 << 20).await.unwrap(), noise(1, 900_000));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_entry_that_is_wrong_destroys_no_pack() {
+    let bench = Bench::new().await;
+    let made = backup(&bench, &[("data/a", 1, 900_000)]).await;
+    let pack = largest_pack(&bench);
+    // Of the right size, with another blob's name.
+    let file = below(&bench, "index").remove(0);
+    let plain = bench.repository.master_key().open(&std::fs::read(&file).unwrap()).unwrap();
+    let mut json: serde_json::Value = serde_json::from_slice(&zstd::stream::decode_all(&plain[1..]).unwrap()).unwrap();
+    let named = pack.file_name().unwrap().to_str().unwrap();
+    let entry = json["packs"].as_array_mut().unwrap().iter_mut().find(|entry| entry["id"] == named).unwrap();
+    entry["blobs"][0]["id"] = "ab".repeat(32).into();
+    let sealed = bench.repository.master_key().seal(json.to_string().as_bytes());
+    std::fs::remove_file(&file).unwrap();
+    std::fs::write(file.with_file_name(Id::of(&sealed).to_string()), sealed).unwrap();
+
+    let options = SnapshotRepairOptions { read_data: true, remove_damaged: false };
+    let refused = SnapshotRepair::plan(&bench.repository, LockKind::Exclusive, options, |_, _| {}).await.map(drop);
+    assert!(refused.unwrap_err().to_string().contains("repair the index first"));
+    let plan = repair_index_with(&bench, true).await;
+    assert_eq!((plan.corrected_packs.len(), plan.rotten_packs.len(), plan.broken.len()), (1, 0, 0), "{plan:?}");
+    assert!(pack.exists());
+    bench.assert_sound().await;
+    let reader = bench.repository.open_snapshot(&made.id).await.unwrap();
+    assert_eq!(reader.read_all(&path("data/a"), 4 << 20).await.unwrap(), noise(1, 900_000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotten_pack_that_no_index_names_holds_nothing_for_readers_yet() {
+    let bench = Bench::new().await;
+    let made = backup(&bench, &[("data/a", 1, 900_000)]).await;
+    overwrite(&largest_pack(&bench), |bytes| bytes[1000] ^= 1);
+    std::fs::remove_file(below(&bench, "index").remove(0)).unwrap();
+    let options = SnapshotRepairOptions { read_data: true, remove_damaged: false };
+    let refused = SnapshotRepair::plan(&bench.repository, LockKind::Exclusive, options, |_, _| {}).await.map(drop);
+    assert!(refused.unwrap_err().to_string().contains("repair the index first"));
+    let plan = repair_index_with(&bench, true).await;
+    assert_eq!((plan.rotten_packs.len(), plan.lost_blobs, plan.broken.len()), (1, 1, 1), "{plan:?}");
+    let (_, repaired) = repair_snapshots(&bench, SnapshotRepairOptions::default()).await;
+    assert_eq!(repaired[0].removed, made.id);
+    bench.assert_sound().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_repairs_while_others_write() {
     let bench = Bench::new().await;

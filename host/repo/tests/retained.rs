@@ -212,3 +212,33 @@ async fn a_backup_that_the_store_keeps_stays_and_is_told() {
     *kept.keeper.keeps.lock().unwrap() = None;
     assert!(kept.forget_first().await.is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repair_that_is_refused_copies_nothing_twice() {
+    let kept = Kept::new(None).await;
+    let packs = || async { kept.repository.store().list("data").await.unwrap() };
+    let rotten = packs().await.into_iter().max_by_key(|pack| pack.bytes).unwrap();
+    let place = kept.bench.folder().join(&rotten.key);
+    let mut bytes = std::fs::read(&place).unwrap();
+    let in_the_header = bytes.len() - 20;
+    bytes[in_the_header] ^= 1;
+    std::fs::remove_file(&place).unwrap();
+    std::fs::write(&place, bytes).unwrap();
+    let before = packs().await.len();
+    *kept.keeper.keeps.lock().unwrap() = Some("index");
+    let repair = || async {
+        let options = IndexRepairOptions { read_data: true };
+        let repair = IndexRepair::plan(&kept.repository, LockKind::Exclusive, options, |_, _| {}).await.unwrap();
+        assert_eq!(repair.summary().rotten_packs.len(), 1);
+        repair.perform().await.unwrap()
+    };
+    // The index file that names the rotten pack stays, so the pack has to.
+    for _ in 0..2 {
+        assert_eq!(repair().await, 1);
+        assert_eq!(packs().await.len(), before + 1);
+    }
+    *kept.keeper.keeps.lock().unwrap() = None;
+    assert_eq!(repair().await, 0);
+    assert_eq!(packs().await.len(), before);
+    kept.assert_sound().await;
+}

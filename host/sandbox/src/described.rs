@@ -7,8 +7,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Of what is kept: another version of this program may ask for more.
-const KEPT_AS: &str = concat!(env!("CARGO_PKG_VERSION"), ".description");
+/// Of what is kept: another version of this program may ask for more. The number is raised when the rules change within a
+/// version.
+const KEPT_AS: &str = concat!(env!("CARGO_PKG_VERSION"), "-1.description");
 
 /// Where it is kept what a plugin said, as its file is now.
 pub struct Described {

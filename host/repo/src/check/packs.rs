@@ -5,7 +5,7 @@ use super::report::CheckReport;
 use super::{CheckProgress, ReadData};
 use crate::index::IndexFile;
 use crate::limits::whole_packs_at_once;
-use crate::pack::{PackedBlob, pack_bytes, read_header};
+use crate::pack::{PackedBlob, is_gapless, pack_bytes, read_header};
 use crate::read::fetch::unopened;
 use crate::{Id, RepoErrorKind, Repository, Result};
 use futures::StreamExt;
@@ -17,7 +17,7 @@ pub(super) struct Pack {
     id: Id,
     bytes: u64,
     blobs: Vec<PackedBlob>,
-    /// What is wrong with its size: then the blobs it harms are seen when it is read, and are all of them otherwise.
+    /// What is wrong with its size: the blobs that it harms are seen when it is read.
     misfit: Option<String>,
 }
 
@@ -40,10 +40,7 @@ pub(super) async fn compare(
     let mut packs = Vec::new();
     for pack in files.iter().flat_map(|file| &file.packs) {
         let (id, blobs) = (pack.id, pack.packed());
-        let gapless = blobs
-            .iter()
-            .try_fold(0u32, |end, blob| (blob.offset == end).then(|| end.checked_add(blob.length)).flatten());
-        if gapless.is_none() {
+        if !is_gapless(&blobs) {
             damage.pack(report, id, "its index entry has gaps".to_owned());
         }
         match there.get_mut(&id) {
@@ -64,7 +61,7 @@ pub(super) async fn compare(
     Ok(packs)
 }
 
-/// Reads and verifies as many packs as is wished, and tells the misfits.
+/// Reads and verifies as many packs as is wished, and all whose size does not fit: most of such a pack may be whole.
 pub(super) async fn read(
     repository: &Repository,
     mut packs: Vec<Pack>,
@@ -73,19 +70,16 @@ pub(super) async fn read(
     damage: &mut Damage,
     progress: &(dyn Fn(CheckProgress) + Send + Sync),
 ) -> Result<()> {
-    for Pack { id, blobs, misfit, .. } in &packs {
-        if let Some(misfit) = misfit {
-            damage.pack(report, *id, misfit.clone());
-            if wish != ReadData::Everything {
-                blobs.iter().for_each(|blob| damage.blob(*id, blob));
-            }
-        }
+    let mut misfits: Vec<Pack> = packs.extract_if(.., |pack| pack.misfit.is_some()).collect();
+    for Pack { id, misfit, .. } in &misfits {
+        misfit.iter().for_each(|misfit| damage.pack(report, *id, misfit.clone()));
     }
     match wish {
-        ReadData::Nothing => return Ok(()),
+        ReadData::Nothing => packs.clear(),
         ReadData::Subset(subset) => subset.choose(&mut packs, |pack| (pack.id, pack.bytes)),
         ReadData::Everything => {}
     }
+    packs.append(&mut misfits);
     let packs_total = packs.len() as u64;
     let at_once = whole_packs_at_once(packs.iter().map(|pack| pack.bytes).max().unwrap_or(0));
     let mut reads = futures::stream::iter(packs)
@@ -138,7 +132,7 @@ async fn read_pack(repository: &Repository, id: Id, indexed: Vec<PackedBlob>) ->
             found.blobs.push(blob);
         }
         if !found.causes.is_empty() && found.blobs.is_empty() {
-            found.causes.push("all its blobs open, and `repo repair index --read-data` copies them".to_owned());
+            found.causes.push("all its blobs open, and `repo repair index --read-data` puts it right".to_owned());
         }
         Ok(found)
     })

@@ -1,12 +1,13 @@
 //! Repairing the index: what the packs' own headers say, and nothing that does not open.
 
 use super::packs::Sorted;
+use super::rot::Rotten;
 use super::survey::Survey;
-use super::{BrokenSnapshot, DamagedFile, is_refused, rot};
+use super::{BrokenSnapshot, DamagedFile, is_refused};
 use crate::index::{Index, IndexFile, IndexPack, load_file};
 use crate::limits::{INDEX_BLOBS_MAX, PACK_BYTES};
 use crate::lock::{Lock, LockKind};
-use crate::pack::{BlobKind, PackedBlob};
+use crate::pack::BlobKind;
 use crate::write::Packer;
 use crate::{Id, RepoError, RepoErrorKind, Repository, Result, document, snapshot};
 use serde::Serialize;
@@ -30,8 +31,15 @@ pub struct RottenPack {
     pub pack: Id,
     /// Blobs in it that open.
     pub whole_blobs: u64,
-    /// Blobs in it that do not. None: its header is rotten, or what lies around.
+    /// Blobs in it that do not. None: its header is rotten, or its end is missing.
     pub lost_blobs: u64,
+}
+
+impl From<&Rotten> for RottenPack {
+    fn from(rotten: &Rotten) -> Self {
+        let (whole_blobs, lost_blobs) = (rotten.whole.len() as u64, rotten.lost.len() as u64);
+        Self { pack: rotten.pack, whole_blobs, lost_blobs }
+    }
 }
 
 /// What a repair of the index is going to do.
@@ -44,11 +52,12 @@ pub struct IndexPlan {
     pub damaged_files: Vec<DamagedFile>,
     /// Packs that no index file names: they are added.
     pub added_packs: Vec<Id>,
-    /// Packs that an index file describes wrongly: their own header counts.
+    /// Packs that an index file describes wrongly: their own header counts. Without reading every byte those are seen whose size
+    /// does not fit.
     pub corrected_packs: Vec<Id>,
     /// Packs that index files name and that are not there: they are dropped.
     pub gone_packs: Vec<Id>,
-    /// Packs whose header cannot be read: index files must not name them. They stay where they are.
+    /// Packs of which neither their header nor an index file says what is in them. They stay where they are.
     pub unreadable_packs: Vec<DamagedFile>,
     /// Packs whose bytes are not what was written.
     pub rotten_packs: Vec<RottenPack>,
@@ -85,8 +94,10 @@ pub struct IndexRepair {
 struct Changes {
     /// What is to be written.
     write: Vec<IndexPack>,
-    /// Rotten packs with what opens in them.
-    salvage: Vec<(Id, Vec<PackedBlob>)>,
+    /// What opens of them gets a new place.
+    rotten: Vec<Rotten>,
+    /// What has one already.
+    kept: Arc<Index>,
     /// Index files that are removed then.
     remove: Vec<Id>,
 }
@@ -156,37 +167,34 @@ impl IndexRepair {
         self.lock.confirm().await?;
         let mut refused = 0;
         for id in &self.changes.remove {
+            self.lock.check_valid().await?;
             refused += u64::from(is_refused(store.delete(&id.key("index")).await)?);
         }
-        if refused > 0 || self.changes.salvage.is_empty() {
+        if refused > 0 || self.changes.rotten.is_empty() {
             return Ok(refused);
         }
         // No index file may come back that names what goes now.
         store.settle("index").await?;
         self.lock.confirm().await?;
-        for (pack, _) in &self.changes.salvage {
-            refused += u64::from(is_refused(store.delete(&pack.pack_key()).await)?);
+        for rotten in &self.changes.rotten {
+            self.lock.check_valid().await?;
+            refused += u64::from(is_refused(store.delete(&rotten.pack.pack_key()).await)?);
         }
         Ok(refused)
     }
 
     /// Puts what opens of rotten packs into new ones, durable and indexed.
     async fn salvage(&self) -> Result<()> {
-        if self.changes.salvage.is_empty() {
+        if self.changes.rotten.is_empty() {
             return Ok(());
         }
         let (store, key) = (self.repository.store().clone(), Arc::clone(self.repository.shared_key()));
-        // It knows no blob: all of it is to be written anew.
-        let packer = Arc::new(Packer::new(store, key, Arc::clone(&self.lock), Arc::default(), PACK_BYTES));
-        for (pack, blobs) in &self.changes.salvage {
-            let Some(sealed) = rot::read_pack(&self.repository, *pack).await? else { continue };
-            // Looked at once more: nothing that does not open may get a new place.
-            if !rot::lost_in(&self.repository, sealed.clone(), blobs.clone()).await?.is_empty() {
-                let what = format!("less of pack {} can be read than a moment ago", pack.short());
-                return Err(RepoError::new(RepoErrorKind::Damaged, what).advise("nothing was removed; start again"));
-            }
-            let (packer, runtime, blobs) = (Arc::clone(&packer), Handle::current(), blobs.clone());
-            tokio::task::spawn_blocking(move || packer.store_sealed(&runtime, &sealed, 0, &blobs)).await??;
+        let (lock, kept) = (Arc::clone(&self.lock), Arc::clone(&self.changes.kept));
+        let packer = Arc::new(Packer::new(store, key, lock, kept, PACK_BYTES));
+        for rotten in &self.changes.rotten {
+            let Some(sealed) = rotten.confirm(&self.repository).await? else { continue };
+            let (packer, runtime, whole) = (Arc::clone(&packer), Handle::current(), rotten.whole.clone());
+            tokio::task::spawn_blocking(move || packer.store_sealed(&runtime, &sealed, 0, &whole)).await??;
         }
         packer.finish().await
     }
@@ -221,7 +229,8 @@ async fn plan(
 }
 
 async fn finish(repository: &Repository, sorted: Sorted) -> Result<(IndexPlan, Changes)> {
-    let Sorted { clean, mut moved, salvage, remove, added, dropped, .. } = sorted;
+    let Sorted { clean, mut moved, mut rotten, remove, added, dropped, .. } = sorted;
+    rotten.sort_by_key(|rotten| rotten.pack);
     let mut plan = IndexPlan {
         index_files: sorted.index_files,
         damaged_files: sorted.damaged_files,
@@ -229,7 +238,7 @@ async fn finish(repository: &Repository, sorted: Sorted) -> Result<(IndexPlan, C
         corrected_packs: sorted.corrected,
         gone_packs: sorted.gone.into_iter().collect(),
         unreadable_packs: sorted.unreadable,
-        rotten_packs: sorted.rotten,
+        rotten_packs: rotten.iter().map(RottenPack::from).collect(),
         repeated_packs: sorted.repeated,
         replaced_files: remove.len() as u64,
         ..IndexPlan::default()
@@ -243,9 +252,11 @@ async fn finish(repository: &Repository, sorted: Sorted) -> Result<(IndexPlan, C
         fresh.iter().flat_map(|pack| pack.packed()).map(|blob| (blob.id, blob.kind)).collect();
     plan.added_blobs = blobs.iter().filter(|(id, kind)| before.find(*kind, id).is_none()).count() as u64;
     drop((before, blobs, fresh));
-    // What is salvaged is found again, wherever it is going to lie.
+    let packs = clean.iter().flat_map(|file| &file.packs).chain(&moved);
+    let kept = if rotten.is_empty() { Index::default() } else { Index::from_packs(HashSet::new(), packs) };
+    // What opens is found again, wherever it is going to lie.
     let stays = moved.len();
-    moved.extend(salvage.iter().map(|(pack, blobs)| IndexPack::new(*pack, blobs)));
+    moved.extend(rotten.iter().map(|rotten| IndexPack::new(rotten.pack, &rotten.whole)));
     clean.push(IndexFile { packs: moved, ..IndexFile::default() });
     let index = Index::from_files(HashSet::new(), &clean);
     let lost: HashSet<(Id, BlobKind)> = dropped
@@ -260,7 +271,7 @@ async fn finish(repository: &Repository, sorted: Sorted) -> Result<(IndexPlan, C
     }
     let mut write = clean.pop().map(|file| file.packs).unwrap_or_default();
     write.truncate(stays);
-    Ok((plan, Changes { write, salvage, remove }))
+    Ok((plan, Changes { write, rotten, kept: Arc::new(kept), remove }))
 }
 
 /// The snapshots that are not whole by an index.

@@ -1,10 +1,10 @@
 //! What index files say, held against the packs that are there and what those say themselves.
 
-use super::rot::{self, Rot};
-use super::{DamagedFile, RottenPack};
+use super::DamagedFile;
+use super::rot::{self, Found, Rotten};
 use crate::index::{Index, IndexFile, IndexPack, load_file};
 use crate::limits::LOADS_MAX;
-use crate::pack::{PackedBlob, fetch_header, pack_bytes};
+use crate::pack::{PackedBlob, fetch_header, is_gapless, pack_bytes};
 use crate::{Id, RepoErrorKind, Repository, Result};
 use futures::{StreamExt, TryStreamExt};
 use std::collections::{HashMap, HashSet};
@@ -20,8 +20,8 @@ pub(super) struct Sorted {
     pub(super) clean: Vec<(Id, IndexFile)>,
     /// Right entries of files that have others too, and what headers of packs say that no index file describes.
     pub(super) moved: Vec<IndexPack>,
-    /// What opens of rotten packs.
-    pub(super) salvage: Vec<(Id, Vec<PackedBlob>)>,
+    /// Packs whose bytes are not what was written.
+    pub(super) rotten: Vec<Rotten>,
     /// Index files that cannot stay as they are.
     pub(super) remove: Vec<Id>,
     /// Packs that no index file names.
@@ -30,20 +30,22 @@ pub(super) struct Sorted {
     pub(super) corrected: Vec<Id>,
     /// Packs that are named and not there.
     pub(super) gone: HashSet<Id>,
-    /// Packs without a right entry whose own header cannot be read.
+    /// Packs of which nothing says what lies in them.
     pub(super) unreadable: Vec<DamagedFile>,
-    /// Packs whose bytes are not what was written.
-    pub(super) rotten: Vec<RottenPack>,
     /// Right entries of packs that have one already.
     pub(super) repeated: u64,
     /// What the entries say that are dropped.
     pub(super) dropped: Vec<PackedBlob>,
+    /// Packs that no index file describes as they are: readers do not find what lies in them.
+    pub(super) undescribed: HashSet<Id>,
     good: HashSet<Id>,
-    suspect: HashSet<Id>,
+    /// Named, and there in another shape: what was said of them.
+    suspect: HashMap<Id, Vec<PackedBlob>>,
 }
 
 impl Sorted {
-    /// Reads index files, and the headers of packs of which they say nothing right.
+    /// Reads index files, and the headers of packs of which they say nothing right; the whole of those whose header does not
+    /// open.
     pub(super) async fn load(repository: &Repository) -> Result<Self> {
         let (store, key) = (repository.store(), repository.shared_key());
         let mut sorted = Self::default();
@@ -85,8 +87,8 @@ impl Sorted {
                     self.dropped.extend(blobs);
                 }
                 Some(bytes) if *bytes != pack_bytes(&blobs) || !is_gapless(&blobs) => {
-                    self.suspect.insert(pack.id);
-                    self.dropped.extend(blobs);
+                    self.dropped.extend(&blobs);
+                    self.suspect.insert(pack.id, blobs);
                 }
                 Some(_) if !self.good.insert(pack.id) => self.repeated += 1,
                 Some(_) => kept.push(pack),
@@ -114,16 +116,25 @@ impl Sorted {
                 }
             })
             .buffered(LOADS_MAX);
+        let mut doubtful = Vec::new();
         while let Some((id, header)) = headers.try_next().await? {
-            match header {
-                Ok(blobs) => {
-                    let packs = if self.suspect.contains(&id) { &mut self.corrected } else { &mut self.added };
+            match (header, self.suspect.remove(&id)) {
+                (Ok(blobs), named) => {
+                    let packs = if named.is_some() { &mut self.corrected } else { &mut self.added };
                     packs.push(id);
+                    self.undescribed.insert(id);
                     self.moved.push(IndexPack::new(id, &blobs));
                 }
-                Err(error) => self.unreadable.push(DamagedFile { object: id.pack_key(), why: error.to_string() }),
+                // A pack that was cut short: most of it is where the index says.
+                (Err(_), Some(blobs)) if is_gapless(&blobs) => doubtful.push((id, blobs)),
+                (Err(error), _) => {
+                    self.unreadable.push(DamagedFile { object: id.pack_key(), why: error.to_string() });
+                }
             }
         }
+        drop(headers);
+        let found = rot::find(repository, doubtful, &|_, _| {}).await?;
+        self.rotten.extend(found.into_iter().map(|(pack, found)| Rotten::new(pack, found)));
         Ok(())
     }
 
@@ -134,62 +145,52 @@ impl Sorted {
         progress: &(dyn Fn(u64, u64) + Send + Sync),
     ) -> Result<()> {
         let packs = self.packs().map(|pack| (pack.id, pack.packed())).collect();
-        let rot = rot::find(repository, packs, progress).await?;
-        self.take_out(&rot);
+        let found = rot::find(repository, packs, progress).await?;
+        self.take_out(found);
         Ok(())
     }
 
     /// All that a new index may name.
-    fn packs(&self) -> impl Iterator<Item = &IndexPack> {
+    fn packs(&self) -> impl Iterator<Item = &IndexPack> + Clone {
         self.clean.iter().flat_map(|(_, file)| &file.packs).chain(&self.moved)
     }
 
-    /// Takes rotten packs out.
-    fn take_out(&mut self, rot: &Rot) {
-        let is_rotten = |pack: &IndexPack| rot.contains_key(&pack.id);
+    /// Takes packs out that are not what the index says: it says what their header does, or they are rotten.
+    fn take_out(&mut self, mut found: HashMap<Id, Found>) {
+        let is_found = |pack: &IndexPack| found.contains_key(&pack.id);
         let clean = std::mem::take(&mut self.clean);
         let (touched, clean): (Vec<_>, Vec<_>) =
-            clean.into_iter().partition(|(_, file)| file.packs.iter().any(is_rotten));
+            clean.into_iter().partition(|(_, file)| file.packs.iter().any(is_found));
         self.clean = clean;
         for (id, file) in touched {
             self.remove.push(id);
             self.moved.extend(file.packs);
         }
-        let (out, moved): (Vec<_>, Vec<_>) = std::mem::take(&mut self.moved).into_iter().partition(is_rotten);
+        let (out, moved): (Vec<_>, Vec<_>) = std::mem::take(&mut self.moved).into_iter().partition(is_found);
         self.moved = moved;
         for pack in out {
-            let lost = &rot[&pack.id];
-            let (lost, whole): (Vec<_>, Vec<_>) =
-                pack.packed().into_iter().partition(|blob| lost.contains(&blob.offset));
-            self.rotten.push(RottenPack {
-                pack: pack.id,
-                whole_blobs: whole.len() as u64,
-                lost_blobs: lost.len() as u64,
-            });
-            self.dropped.extend(lost);
-            self.salvage.push((pack.id, whole));
+            self.dropped.extend(pack.packed());
+            match found.remove(&pack.id) {
+                Some(found) if found.is_rotten => self.rotten.push(Rotten::new(pack.id, found)),
+                Some(found) => {
+                    self.moved.push(IndexPack::new(pack.id, &found.blobs));
+                    self.corrected.push(pack.id);
+                    self.undescribed.insert(pack.id);
+                }
+                None => {}
+            }
         }
+        let rotten: HashSet<Id> = self.rotten.iter().map(|rotten| rotten.pack).collect();
         for packs in [&mut self.added, &mut self.corrected] {
-            packs.retain(|pack| !rot.contains_key(pack));
+            packs.retain(|pack| !rotten.contains(pack));
         }
-        self.rotten.sort_by_key(|rotten| rotten.pack);
     }
 
-    /// Where what can be read lies: of a blob that lies in two packs, a place where it opens. `unnamed` says whether packs
-    /// count that no index file describes as they are.
-    pub(super) fn index(&self, unnamed: bool) -> Index {
-        let left_out: HashSet<&Id> = match unnamed {
-            true => HashSet::new(),
-            false => self.added.iter().chain(&self.corrected).collect(),
-        };
-        let whole = self.salvage.iter().map(|(pack, blobs)| IndexPack::new(*pack, blobs));
-        let packs = self.packs().filter(|pack| !left_out.contains(&pack.id)).cloned().chain(whole).collect();
-        Index::from_files(HashSet::new(), &[IndexFile { packs, ..IndexFile::default() }])
+    /// Where what can be read lies: of a blob that lies in two packs, a place where it opens. `all` says whether packs count
+    /// that no index file describes as they are.
+    pub(super) fn index(&self, all: bool) -> Index {
+        let whole: Vec<_> = self.rotten.iter().map(|rotten| IndexPack::new(rotten.pack, &rotten.whole)).collect();
+        let counts = |pack: &&IndexPack| all || !self.undescribed.contains(&pack.id);
+        Index::from_packs(HashSet::new(), self.packs().chain(&whole).filter(counts))
     }
-}
-
-fn is_gapless(blobs: &[PackedBlob]) -> bool {
-    let end =
-        blobs.iter().try_fold(0u32, |end, blob| (blob.offset == end).then(|| end.checked_add(blob.length)).flatten());
-    end.is_some()
 }

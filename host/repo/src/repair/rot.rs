@@ -1,4 +1,4 @@
-//! Rot: packs whose bytes are not what was written, found by reading all of them.
+//! Rot: packs whose bytes are not what was written, found by reading every byte of them.
 
 use crate::limits::{OBJECT_BYTES_MAX, whole_packs_at_once};
 use crate::pack::{PackedBlob, pack_bytes, read_header};
@@ -9,8 +9,53 @@ use futures::{StreamExt, TryStreamExt};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-/// Packs that are rotten, and where the blobs in each begin that do not open: none, when only its header is.
-pub(super) type Rot = HashMap<Id, HashSet<u32>>;
+/// A pack that is not what its index entry says.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// What lies in it: what its own header says where that opens, else what the index says.
+    pub(super) blobs: Vec<PackedBlob>,
+    /// Where those begin that do not open.
+    pub(super) lost: HashSet<u32>,
+    /// Whether its bytes are not what was written; else only the index has it wrong.
+    pub(super) is_rotten: bool,
+}
+
+/// A rotten pack, blob by blob.
+pub(super) struct Rotten {
+    pub(super) pack: Id,
+    /// Blobs that open.
+    pub(super) whole: Vec<PackedBlob>,
+    /// Blobs that do not.
+    pub(super) lost: Vec<PackedBlob>,
+}
+
+impl Rotten {
+    pub(super) fn new(pack: Id, found: Found) -> Self {
+        let (lost, whole) = found.blobs.into_iter().partition(|blob| found.lost.contains(&blob.offset));
+        Self { pack, whole, lost }
+    }
+
+    /// Reads it once more: memory and lines garble what they carry, too. Nothing: it is not there, as was seen before.
+    ///
+    /// # Errors
+    /// [`RepoErrorKind::Damaged`] when other blobs open than before; whatever the store reports.
+    pub(super) async fn confirm(&self, repository: &Repository) -> Result<Option<Bytes>> {
+        let otherwise = || {
+            let what = format!("pack {} reads otherwise than a moment ago", self.pack.short());
+            RepoError::new(RepoErrorKind::Damaged, what).advise("nothing was removed; start again")
+        };
+        let Some(sealed) = read_pack(repository, self.pack).await? else {
+            return if self.whole.is_empty() { Ok(None) } else { Err(otherwise()) };
+        };
+        let (key, bytes) = (Arc::clone(repository.shared_key()), sealed.clone());
+        let blobs: Vec<PackedBlob> = self.whole.iter().chain(&self.lost).copied().collect();
+        let lost = tokio::task::spawn_blocking(move || offsets(unopened(&key, bytes, blobs))).await?;
+        match lost == self.lost.iter().map(|blob| blob.offset).collect() {
+            true => Ok(Some(sealed)),
+            false => Err(otherwise()),
+        }
+    }
+}
 
 /// Reads packs, some at once; `progress` hears of bytes read and to be read. A pack that is gone is rotten as a whole.
 ///
@@ -20,7 +65,7 @@ pub(super) async fn find(
     repository: &Repository,
     packs: Vec<(Id, Vec<PackedBlob>)>,
     progress: &(dyn Fn(u64, u64) + Send + Sync),
-) -> Result<Rot> {
+) -> Result<HashMap<Id, Found>> {
     let largest = packs.iter().max_by_key(|(_, blobs)| pack_bytes(blobs));
     let (largest, bytes_max) = largest.map_or((None, 0), |(pack, blobs)| (Some(pack), pack_bytes(blobs)));
     if let Some(pack) = largest.filter(|_| bytes_max > OBJECT_BYTES_MAX) {
@@ -32,25 +77,25 @@ pub(super) async fn find(
     let total = packs.iter().map(|(_, blobs)| bytes(blobs)).sum();
     let mut reads = futures::stream::iter(packs)
         .map(|(pack, blobs)| async move {
-            let (read, all) = (bytes(&blobs), blobs.iter().map(|blob| blob.offset).collect::<HashSet<u32>>());
+            let read = bytes(&blobs);
             let found = match read_pack(repository, pack).await? {
-                None => Some(all),
+                None => Some(Found { lost: blobs.iter().map(|blob| blob.offset).collect(), blobs, is_rotten: true }),
                 Some(sealed) => look(repository, pack, sealed, blobs).await?,
             };
             Ok::<_, RepoError>((read, pack, found))
         })
         .buffer_unordered(whole_packs_at_once(bytes_max));
-    let (mut done, mut rot) = (0, Rot::new());
+    let (mut done, mut all) = (0, HashMap::new());
     while let Some((read, pack, found)) = reads.try_next().await? {
         done += read;
         progress(done, total);
-        rot.extend(found.map(|lost| (pack, lost)));
+        all.extend(found.map(|found| (pack, found)));
     }
-    Ok(rot)
+    Ok(all)
 }
 
 /// A whole pack; nothing where there is none, or far too much.
-pub(super) async fn read_pack(repository: &Repository, pack: Id) -> Result<Option<Bytes>> {
+async fn read_pack(repository: &Repository, pack: Id) -> Result<Option<Bytes>> {
     match repository.store().get(&pack.pack_key(), u64::from(u32::MAX)).await {
         Ok(sealed) => Ok(Some(sealed)),
         Err(error) if matches!(error.kind(), RepoErrorKind::NotFound | RepoErrorKind::Damaged) => Ok(None),
@@ -58,26 +103,20 @@ pub(super) async fn read_pack(repository: &Repository, pack: Id) -> Result<Optio
     }
 }
 
-/// Nothing for a pack that is what was written, else where those of its blobs begin that do not open.
-async fn look(
-    repository: &Repository,
-    pack: Id,
-    sealed: Bytes,
-    blobs: Vec<PackedBlob>,
-) -> Result<Option<HashSet<u32>>> {
+/// Nothing for a pack that is what was written, and holds these blobs.
+async fn look(repository: &Repository, pack: Id, sealed: Bytes, indexed: Vec<PackedBlob>) -> Result<Option<Found>> {
     let key = Arc::clone(repository.shared_key());
     let look = tokio::task::spawn_blocking(move || {
-        let is_itself = Id::of(&sealed) == pack && read_header(&key, &sealed).is_ok_and(|header| header == blobs);
-        let lost = offsets(unopened(&key, sealed, blobs));
-        (!is_itself || !lost.is_empty()).then_some(lost)
+        let is_itself = Id::of(&sealed) == pack;
+        let header = read_header(&key, &sealed).ok();
+        let has_header = header.is_some();
+        // It is sealed as well: what opens is what was written.
+        let blobs = header.unwrap_or_else(|| indexed.clone());
+        let lost = offsets(unopened(&key, sealed, blobs.clone()));
+        let is_rotten = !is_itself || !has_header || !lost.is_empty();
+        (is_rotten || blobs != indexed).then_some(Found { blobs, lost, is_rotten })
     });
     Ok(look.await?)
-}
-
-/// Where those of a pack's blobs begin that do not open.
-pub(super) async fn lost_in(repository: &Repository, sealed: Bytes, blobs: Vec<PackedBlob>) -> Result<HashSet<u32>> {
-    let key = Arc::clone(repository.shared_key());
-    Ok(tokio::task::spawn_blocking(move || offsets(unopened(&key, sealed, blobs))).await?)
 }
 
 fn offsets(unopened: Vec<(PackedBlob, RepoError)>) -> HashSet<u32> {

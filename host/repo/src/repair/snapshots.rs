@@ -4,6 +4,7 @@
 //! no retention takes it for one; stock restic lists it, with the tags `salvaged` and `original=<id>`.
 
 use super::packs::Sorted;
+use super::rot::Rotten;
 use super::survey::Survey;
 use super::{BrokenSnapshot, DamagedFile, is_refused};
 use crate::index::Index;
@@ -70,6 +71,8 @@ pub struct SnapshotRepair {
     options: SnapshotRepairOptions,
     /// Of what can be read.
     index: Arc<Index>,
+    /// What cannot, though it is there.
+    rotten: Vec<Rotten>,
     /// Of broken snapshots that the store kept, what an earlier repair made.
     salvaged: HashMap<BackupId, BackupId>,
     plan: SnapshotsPlan,
@@ -90,8 +93,8 @@ impl SnapshotRepair {
     ) -> Result<Self> {
         let lock = repository.lock(kind).await?;
         match plan(repository, options, &progress).await {
-            Ok((index, salvaged, plan)) => {
-                Ok(Self { repository: repository.clone(), lock, options, index, salvaged, plan })
+            Ok(Planned { index, rotten, salvaged, plan }) => {
+                Ok(Self { repository: repository.clone(), lock, options, index, rotten, salvaged, plan })
             }
             Err(error) => {
                 lock.give_back().await?;
@@ -111,7 +114,7 @@ impl SnapshotRepair {
     /// [`RepoErrorKind::LockLost`]; [`RepoErrorKind::Damaged`] when less is whole than the plan saw, and nothing is
     /// removed; whatever the store reports.
     pub async fn perform(self) -> Result<Vec<Repaired>> {
-        let Self { repository, lock, options, index, salvaged, plan } = self;
+        let Self { repository, lock, options, index, rotten, salvaged, plan } = self;
         let (store, key) = (repository.store().clone(), Arc::clone(repository.shared_key()));
         let packer = Arc::new(Packer::new(store, key, Arc::new(lock), Arc::clone(&index), PACK_BYTES));
         let salvage = Salvage {
@@ -121,7 +124,7 @@ impl SnapshotRepair {
             salvaged: &salvaged,
             survey: Survey::new(&repository, &index),
         };
-        let done = salvage.perform(&plan, options).await;
+        let done = salvage.perform(&plan, &rotten, options).await;
         packer.lock().give_back().await?;
         done
     }
@@ -135,11 +138,19 @@ impl SnapshotRepair {
     }
 }
 
+/// A plan, and what it rests on.
+struct Planned {
+    index: Arc<Index>,
+    rotten: Vec<Rotten>,
+    salvaged: HashMap<BackupId, BackupId>,
+    plan: SnapshotsPlan,
+}
+
 async fn plan(
     repository: &Repository,
     options: SnapshotRepairOptions,
     progress: &(dyn Fn(u64, u64) + Send + Sync),
-) -> Result<(Arc<Index>, HashMap<BackupId, BackupId>, SnapshotsPlan)> {
+) -> Result<Planned> {
     let mut plan = SnapshotsPlan { remove_damaged: options.remove_damaged, ..SnapshotsPlan::default() };
     let (store, key) = (repository.store(), repository.master_key());
     let ids = store.list("snapshots").await?.into_iter().filter_map(|object| Id::from_key(&object.key));
@@ -182,7 +193,7 @@ async fn plan(
         Some((original.parse().ok()?, snapshot.id.clone()))
     });
     let salvaged = salvaged.collect();
-    Ok((Arc::new(index), salvaged, plan))
+    Ok(Planned { index: Arc::new(index), rotten: sorted.rotten, salvaged, plan })
 }
 
 /// Nothing may go for what only the index lacks: refuses when packs that it does not describe as they are hold some of what
@@ -193,7 +204,7 @@ async fn check_index(
     snapshots: &[Snapshot],
     broken: &[BrokenSnapshot],
 ) -> Result<()> {
-    if broken.is_empty() || (sorted.added.is_empty() && sorted.corrected.is_empty()) {
+    if broken.is_empty() || sorted.undescribed.is_empty() {
         return Ok(());
     }
     let index = sorted.index(true);
@@ -223,12 +234,20 @@ struct Salvage<'a> {
 }
 
 impl Salvage<'_> {
-    async fn perform(mut self, plan: &SnapshotsPlan, options: SnapshotRepairOptions) -> Result<Vec<Repaired>> {
+    async fn perform(
+        mut self,
+        plan: &SnapshotsPlan,
+        rotten: &[Rotten],
+        options: SnapshotRepairOptions,
+    ) -> Result<Vec<Repaired>> {
         let (store, key) = (self.repository.store(), self.repository.master_key());
+        for rotten in rotten.iter().filter(|rotten| !plan.broken.is_empty() && !rotten.lost.is_empty()) {
+            rotten.confirm(self.repository).await?;
+        }
         let mut work: Vec<(&BrokenSnapshot, Option<Id>)> = Vec::new();
         for broken in &plan.broken {
             let snapshot = snapshot::load(store, key, Id::from(&broken.id)).await?;
-            // Looked at once more: memory and lines garble what they carry, too.
+            // Trees are looked at once more, as rotten packs were.
             if self.survey.is_whole(snapshot.tree).await? {
                 tracing::warn!("backup {} is whole when it is read again: it stays", broken.id.short());
                 continue;
@@ -252,12 +271,14 @@ impl Salvage<'_> {
                 (Some(tree), None) => Some(self.save(broken, tree).await?),
                 (None, _) => None,
             };
+            self.packer.lock().check_valid().await?;
             let refused = is_refused(store.delete(&Id::from(&broken.id).key("snapshots")).await)?;
             repaired.push(Repaired { removed: broken.id.clone(), salvaged, refused });
         }
         if options.remove_damaged {
             self.packer.lock().confirm().await?;
             for file in &plan.damaged_files {
+                self.packer.lock().check_valid().await?;
                 is_refused(store.delete(&file.object).await)?;
             }
         }
