@@ -20,8 +20,20 @@ pub async fn all_hold(auditor: &Surroundings) -> Vec<String> {
             Ok(found) => broken.extend(found.into_iter().map(|what| format!("in the copy: {what}"))),
             Err(trouble) => broken.push(format!("failed to look at the copy: {trouble}")),
         }
+        match is_not_ahead(auditor, &second).await {
+            Ok(found) => broken.extend(found),
+            Err(trouble) => broken.push(format!("failed to compare the logs: {trouble}")),
+        }
     }
     broken
+}
+
+/// A copy has no log that its source lacks: whoever goes on there might put something else in its place.
+async fn is_not_ahead(first: &Surroundings, second: &Surroundings) -> Result<Vec<String>, Trouble> {
+    let (ours, theirs) = (first.log().await?, second.log().await?);
+    let end = |log: &LogChain, epoch| log.chain().end_of(epoch).map_or(0, |end| end.offset);
+    let ahead = theirs.chain().epochs().filter(|epoch| end(&theirs, *epoch) > end(&ours, *epoch));
+    Ok(ahead.map(|epoch| format!("the copy of epoch {epoch} reaches further than the log itself")).collect())
 }
 
 /// That nothing is missing that a backup or an index file names, whatever else is damaged.
