@@ -13,7 +13,7 @@ use crate::limits::{PACK_HEADER_BYTES_MAX, PACK_TAIL_BYTES};
 use crate::{Id, MasterKey, RepoError, RepoErrorKind, Result, Store};
 use serde::{Deserialize, Serialize};
 
-/// What a blob holds. Packs hold one kind alone.
+/// What a blob holds. Our packs hold one kind each, those of old restic both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum BlobKind {
@@ -24,7 +24,7 @@ pub(crate) enum BlobKind {
 }
 
 /// A blob's place in its pack.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct PackedBlob {
     pub(crate) id: Id,
     pub(crate) kind: BlobKind,

@@ -40,7 +40,7 @@ pub struct CheckOptions {
 /// Which packs a check reads.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum ReadData {
-    /// None: that they are there and as long as they must be is all that is seen.
+    /// None but those that are longer or shorter than they must be.
     #[default]
     Nothing,
     /// Some of them.
@@ -61,7 +61,7 @@ impl CheckOptions {
 pub struct CheckProgress {
     /// Packs that were read.
     pub packs_done: u64,
-    /// Packs to read; 0 without [`CheckOptions::read_data`].
+    /// Packs to read.
     pub packs_total: u64,
     /// Bytes that were read.
     pub bytes_done: u64,

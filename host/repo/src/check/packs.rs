@@ -28,16 +28,17 @@ pub(super) async fn compare(
     report: &mut CheckReport,
     damage: &mut Damage,
 ) -> Result<Vec<Pack>> {
-    let mut there: HashMap<Id, (u64, bool)> = HashMap::new();
+    // With the place among `packs` of those that are named.
+    let mut there: HashMap<Id, (u64, Option<usize>)> = HashMap::new();
     for object in repository.store().list("data").await? {
         report.packs += 1;
         report.bytes += object.bytes;
         match Id::from_key(&object.key) {
-            Some(id) if id.pack_key() == object.key => drop(there.insert(id, (object.bytes, false))),
+            Some(id) if id.pack_key() == object.key => drop(there.insert(id, (object.bytes, None))),
             _ => report.stranger(&object.key),
         }
     }
-    let mut packs = Vec::new();
+    let mut packs: Vec<Pack> = Vec::new();
     for pack in files.iter().flat_map(|file| &file.packs) {
         let (id, blobs) = (pack.id, pack.packed());
         if !is_gapless(&blobs) {
@@ -48,16 +49,21 @@ pub(super) async fn compare(
                 damage.pack(report, id, "it is missing".to_owned());
                 blobs.iter().for_each(|blob| damage.blob(id, blob));
             }
-            Some((_, true)) => tracing::info!(pack = %id.short(), "named by two index files"),
+            Some((_, Some(first))) if packs[*first].blobs == blobs => {
+                tracing::info!(pack = %id.short(), "named by two index files");
+            }
+            Some((_, Some(_))) => {
+                damage.pack(report, id, "two index files say different things of it: `repo repair index`".to_owned());
+            }
             Some((bytes, named)) => {
-                *named = true;
+                *named = Some(packs.len());
                 let right = pack_bytes(&blobs);
                 let misfit = (*bytes != right).then(|| format!("it has {bytes} bytes, not {right}"));
                 packs.push(Pack { id, bytes: *bytes, blobs, misfit });
             }
         }
     }
-    report.unreferenced_packs = there.values().filter(|(_, named)| !named).count() as u64;
+    report.unreferenced_packs = there.values().filter(|(_, named)| named.is_none()).count() as u64;
     Ok(packs)
 }
 

@@ -1,13 +1,14 @@
 //! Repairing the index: what the packs' own headers say, and nothing that does not open.
 
-use super::packs::Sorted;
-use super::rot::Rotten;
+use super::packs::{Sorted, Verdict};
+use super::rot::{self, Rotten};
 use super::survey::Survey;
 use super::{BrokenSnapshot, DamagedFile, is_refused};
 use crate::index::{Index, IndexFile, IndexPack, load_file};
 use crate::limits::{INDEX_BLOBS_MAX, PACK_BYTES};
 use crate::lock::{Lock, LockKind};
-use crate::pack::BlobKind;
+use crate::pack::{BlobKind, PackedBlob};
+use crate::read::fetch::read_blob;
 use crate::write::Packer;
 use crate::{Id, RepoError, RepoErrorKind, Repository, Result, document, snapshot};
 use serde::Serialize;
@@ -90,14 +91,15 @@ pub struct IndexRepair {
 }
 
 /// What a plan comes to.
-#[derive(Default)]
 struct Changes {
     /// What is to be written.
     write: Vec<IndexPack>,
     /// What opens of them gets a new place.
     rotten: Vec<Rotten>,
-    /// What has one already.
-    kept: Arc<Index>,
+    /// What has one already, where it opens.
+    elsewhere: HashSet<(Id, BlobKind)>,
+    /// What the plan saw before it read whole packs.
+    verdict: Verdict,
     /// Index files that are removed then.
     remove: Vec<Id>,
 }
@@ -130,11 +132,12 @@ impl IndexRepair {
         &self.plan
     }
 
-    /// Does it: what is salvaged and the new index are durable, and were read back, before old files go. Answers how many
-    /// objects the store kept for now.
+    /// Does it, if a second look sees the same: what is salvaged and the new index are durable, and the index was read back,
+    /// before old files go. Answers how many objects the store kept for now.
     ///
     /// # Errors
-    /// [`RepoErrorKind::LockLost`], whatever the store reports. What was indexed before still is then.
+    /// [`RepoErrorKind::LockLost`]; [`RepoErrorKind::Damaged`] when something reads otherwise than before; whatever the store
+    /// reports. What was indexed before still is then.
     pub async fn perform(self) -> Result<u64> {
         let done = self.write_and_remove().await;
         self.lock.give_back().await?;
@@ -151,7 +154,10 @@ impl IndexRepair {
 
     async fn write_and_remove(&self) -> Result<u64> {
         let (store, key) = (self.repository.store(), self.repository.shared_key());
-        self.salvage().await?;
+        if Sorted::load(&self.repository).await?.verdict() != self.changes.verdict {
+            return Err(rot::otherwise());
+        }
+        let salvaged = self.salvage().await?;
         self.lock.confirm().await?;
         for packs in files_of(&self.changes.write) {
             let file = IndexFile {
@@ -176,27 +182,31 @@ impl IndexRepair {
         // No index file may come back that names what goes now.
         store.settle("index").await?;
         self.lock.confirm().await?;
-        for rotten in &self.changes.rotten {
+        for pack in &salvaged {
             self.lock.check_valid().await?;
-            refused += u64::from(is_refused(store.delete(&rotten.pack.pack_key()).await)?);
+            refused += u64::from(is_refused(store.delete(&pack.pack_key()).await)?);
         }
         Ok(refused)
     }
 
-    /// Puts what opens of rotten packs into new ones, durable and indexed.
-    async fn salvage(&self) -> Result<()> {
+    /// Puts what opens of rotten packs into new ones, durable and indexed. Answers which packs are needed no more.
+    async fn salvage(&self) -> Result<Vec<Id>> {
+        let mut salvaged = Vec::new();
         if self.changes.rotten.is_empty() {
-            return Ok(());
+            return Ok(salvaged);
         }
         let (store, key) = (self.repository.store().clone(), Arc::clone(self.repository.shared_key()));
-        let (lock, kept) = (Arc::clone(&self.lock), Arc::clone(&self.changes.kept));
-        let packer = Arc::new(Packer::new(store, key, lock, kept, PACK_BYTES));
+        let packer = Arc::new(Packer::new(store, key, Arc::clone(&self.lock), Arc::default(), PACK_BYTES));
         for rotten in &self.changes.rotten {
             let Some(sealed) = rotten.confirm(&self.repository).await? else { continue };
-            let (packer, runtime, whole) = (Arc::clone(&packer), Handle::current(), rotten.whole.clone());
+            let mut whole = rotten.whole.clone();
+            whole.retain(|blob| !self.changes.elsewhere.contains(&(blob.id, blob.kind)));
+            let (packer, runtime) = (Arc::clone(&packer), Handle::current());
             tokio::task::spawn_blocking(move || packer.store_sealed(&runtime, &sealed, 0, &whole)).await??;
+            salvaged.push(rotten.pack);
         }
-        packer.finish().await
+        packer.finish().await?;
+        Ok(salvaged)
     }
 }
 
@@ -222,13 +232,19 @@ async fn plan(
     progress: &(dyn Fn(u64, u64) + Send + Sync),
 ) -> Result<(IndexPlan, Changes)> {
     let mut sorted = Sorted::load(repository).await?;
+    let verdict = sorted.verdict();
     if options.read_data {
         sorted.read(repository, progress).await?;
     }
-    finish(repository, sorted).await
+    finish(repository, sorted, verdict, options).await
 }
 
-async fn finish(repository: &Repository, sorted: Sorted) -> Result<(IndexPlan, Changes)> {
+async fn finish(
+    repository: &Repository,
+    sorted: Sorted,
+    verdict: Verdict,
+    options: IndexRepairOptions,
+) -> Result<(IndexPlan, Changes)> {
     let Sorted { clean, mut moved, mut rotten, remove, added, dropped, .. } = sorted;
     rotten.sort_by_key(|rotten| rotten.pack);
     let mut plan = IndexPlan {
@@ -252,8 +268,16 @@ async fn finish(repository: &Repository, sorted: Sorted) -> Result<(IndexPlan, C
         fresh.iter().flat_map(|pack| pack.packed()).map(|blob| (blob.id, blob.kind)).collect();
     plan.added_blobs = blobs.iter().filter(|(id, kind)| before.find(*kind, id).is_none()).count() as u64;
     drop((before, blobs, fresh));
-    let packs = clean.iter().flat_map(|file| &file.packs).chain(&moved);
-    let kept = if rotten.is_empty() { Index::default() } else { Index::from_packs(HashSet::new(), packs) };
+    let mut elsewhere = HashSet::new();
+    if !rotten.is_empty() {
+        let packs = clean.iter().flat_map(|file| &file.packs).chain(&moved);
+        let others = Index::from_packs(HashSet::new(), packs);
+        for blob in rotten.iter().flat_map(|rotten| &rotten.whole) {
+            if opens_elsewhere(repository, &others, blob, options.read_data).await? {
+                elsewhere.insert((blob.id, blob.kind));
+            }
+        }
+    }
     // What opens is found again, wherever it is going to lie.
     let stays = moved.len();
     moved.extend(rotten.iter().map(|rotten| IndexPack::new(rotten.pack, &rotten.whole)));
@@ -271,7 +295,19 @@ async fn finish(repository: &Repository, sorted: Sorted) -> Result<(IndexPlan, C
     }
     let mut write = clean.pop().map(|file| file.packs).unwrap_or_default();
     write.truncate(stays);
-    Ok((plan, Changes { write, rotten, kept: Arc::new(kept), remove }))
+    Ok((plan, Changes { write, rotten, elsewhere, verdict, remove }))
+}
+
+/// Whether a blob lies in another pack too and opens there, which is known where every byte was read.
+async fn opens_elsewhere(repository: &Repository, others: &Index, blob: &PackedBlob, was_read: bool) -> Result<bool> {
+    if was_read || others.find(blob.kind, &blob.id).is_none() {
+        return Ok(others.find(blob.kind, &blob.id).is_some());
+    }
+    match read_blob(repository.store(), repository.shared_key(), others, blob.kind, &blob.id).await {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == RepoErrorKind::Damaged => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// The snapshots that are not whole by an index.

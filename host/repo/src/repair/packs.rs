@@ -7,7 +7,9 @@ use crate::limits::LOADS_MAX;
 use crate::pack::{PackedBlob, fetch_header, is_gapless, pack_bytes};
 use crate::{Id, RepoErrorKind, Repository, Result};
 use futures::{StreamExt, TryStreamExt};
-use std::collections::{HashMap, HashSet};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// Everything that index files and packs say, by whether it fits.
 #[derive(Default)]
@@ -38,10 +40,15 @@ pub(super) struct Sorted {
     pub(super) dropped: Vec<PackedBlob>,
     /// Packs that no index file describes as they are: readers do not find what lies in them.
     pub(super) undescribed: HashSet<Id>,
-    good: HashSet<Id>,
-    /// Named, and there in another shape: what was said of them.
+    /// Packs with a right entry, and a digest of it.
+    good: HashMap<Id, u64>,
+    /// Named, and there in another shape, or named twice and differently: what was said of them.
     suspect: HashMap<Id, Vec<PackedBlob>>,
 }
+
+/// What reading index files and headers came to, to be compared with a second look.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Verdict(BTreeSet<(&'static str, String)>);
 
 impl Sorted {
     /// Reads index files, and the headers of packs of which they say nothing right; the whole of those whose header does not
@@ -71,8 +78,28 @@ impl Sorted {
             }
         }
         drop(loads);
+        let contested: HashSet<Id> = sorted.suspect.keys().copied().filter(|id| sorted.good.contains_key(id)).collect();
+        sorted.good.retain(|id, _| !contested.contains(id));
+        for pack in sorted.take_entries(|pack| contested.contains(&pack.id)) {
+            let blobs = pack.packed();
+            sorted.dropped.extend(&blobs);
+            // Of all that is said of it, this fits at least its size.
+            sorted.suspect.insert(pack.id, blobs);
+        }
         sorted.read_headers(repository, &there).await?;
         Ok(sorted)
+    }
+
+    /// What it came to.
+    pub(super) fn verdict(&self) -> Verdict {
+        let packs = |what, packs: &[Id]| packs.iter().map(move |pack| (what, pack.to_string())).collect::<Vec<_>>();
+        let files =
+            |files: &[DamagedFile]| files.iter().map(|file| ("damaged", file.object.clone())).collect::<Vec<_>>();
+        let gone: Vec<Id> = self.gone.iter().copied().collect();
+        let rotten: Vec<Id> = self.rotten.iter().map(|rotten| rotten.pack).collect();
+        let all = [packs("added", &self.added), packs("corrected", &self.corrected), packs("gone", &gone)];
+        let wrong = [packs("rotten", &rotten), files(&self.damaged_files), files(&self.unreadable)];
+        Verdict(all.into_iter().chain(wrong).flatten().collect())
     }
 
     /// Sorts the entries of one file.
@@ -90,8 +117,17 @@ impl Sorted {
                     self.dropped.extend(&blobs);
                     self.suspect.insert(pack.id, blobs);
                 }
-                Some(_) if !self.good.insert(pack.id) => self.repeated += 1,
-                Some(_) => kept.push(pack),
+                Some(_) => match self.good.entry(pack.id) {
+                    Entry::Vacant(first) => {
+                        first.insert(digest(&blobs));
+                        kept.push(pack);
+                    }
+                    Entry::Occupied(first) if *first.get() == digest(&blobs) => self.repeated += 1,
+                    Entry::Occupied(_) => {
+                        self.dropped.extend(&blobs);
+                        self.suspect.insert(pack.id, blobs);
+                    }
+                },
             }
         }
         if kept.len() == all {
@@ -104,7 +140,7 @@ impl Sorted {
 
     async fn read_headers(&mut self, repository: &Repository, there: &HashMap<Id, u64>) -> Result<()> {
         let (store, key) = (repository.store(), repository.shared_key());
-        let unread = there.iter().filter(|(id, _)| !self.good.contains(id));
+        let unread = there.iter().filter(|(id, _)| !self.good.contains_key(id));
         let mut unread: Vec<(Id, u64)> = unread.map(|(id, bytes)| (*id, *bytes)).collect();
         unread.sort();
         let mut headers = futures::stream::iter(unread)
@@ -116,6 +152,7 @@ impl Sorted {
                 }
             })
             .buffered(LOADS_MAX);
+        let known = Index::from_packs(HashSet::new(), self.packs());
         let mut doubtful = Vec::new();
         while let Some((id, header)) = headers.try_next().await? {
             match (header, self.suspect.remove(&id)) {
@@ -123,18 +160,25 @@ impl Sorted {
                     let packs = if named.is_some() { &mut self.corrected } else { &mut self.added };
                     packs.push(id);
                     self.undescribed.insert(id);
+                    // What lies elsewhere too: it may have been copied there because it rots here, and only the index lost it.
+                    if blobs.iter().any(|blob| known.find(blob.kind, &blob.id).is_some()) {
+                        doubtful.push((id, blobs.clone()));
+                    }
                     self.moved.push(IndexPack::new(id, &blobs));
                 }
                 // A pack that was cut short: most of it is where the index says.
-                (Err(_), Some(blobs)) if is_gapless(&blobs) => doubtful.push((id, blobs)),
-                (Err(error), _) => {
+                (Err(_), Some(blobs)) => {
+                    self.moved.push(IndexPack::new(id, &blobs));
+                    doubtful.push((id, blobs));
+                }
+                (Err(error), None) => {
                     self.unreadable.push(DamagedFile { object: id.pack_key(), why: error.to_string() });
                 }
             }
         }
         drop(headers);
         let found = rot::find(repository, doubtful, &|_, _| {}).await?;
-        self.rotten.extend(found.into_iter().map(|(pack, found)| Rotten::new(pack, found)));
+        self.take_out(found);
         Ok(())
     }
 
@@ -155,27 +199,33 @@ impl Sorted {
         self.clean.iter().flat_map(|(_, file)| &file.packs).chain(&self.moved)
     }
 
-    /// Takes packs out that are not what the index says: it says what their header does, or they are rotten.
-    fn take_out(&mut self, mut found: HashMap<Id, Found>) {
-        let is_found = |pack: &IndexPack| found.contains_key(&pack.id);
+    /// Takes the entries of some packs out; index files that had any cannot stay.
+    fn take_entries(&mut self, is_out: impl Fn(&IndexPack) -> bool) -> Vec<IndexPack> {
         let clean = std::mem::take(&mut self.clean);
         let (touched, clean): (Vec<_>, Vec<_>) =
-            clean.into_iter().partition(|(_, file)| file.packs.iter().any(is_found));
+            clean.into_iter().partition(|(_, file)| file.packs.iter().any(&is_out));
         self.clean = clean;
         for (id, file) in touched {
             self.remove.push(id);
             self.moved.extend(file.packs);
         }
-        let (out, moved): (Vec<_>, Vec<_>) = std::mem::take(&mut self.moved).into_iter().partition(is_found);
+        let (out, moved): (Vec<_>, Vec<_>) = std::mem::take(&mut self.moved).into_iter().partition(&is_out);
         self.moved = moved;
+        out
+    }
+
+    /// Takes packs out that are not what the index says: it says what their header does, or they are rotten.
+    fn take_out(&mut self, mut found: HashMap<Id, Found>) {
+        let out = self.take_entries(|pack| found.contains_key(&pack.id));
         for pack in out {
             self.dropped.extend(pack.packed());
             match found.remove(&pack.id) {
                 Some(found) if found.is_rotten => self.rotten.push(Rotten::new(pack.id, found)),
                 Some(found) => {
                     self.moved.push(IndexPack::new(pack.id, &found.blobs));
-                    self.corrected.push(pack.id);
-                    self.undescribed.insert(pack.id);
+                    if self.undescribed.insert(pack.id) {
+                        self.corrected.push(pack.id);
+                    }
                 }
                 None => {}
             }
@@ -193,4 +243,10 @@ impl Sorted {
         let counts = |pack: &&IndexPack| all || !self.undescribed.contains(&pack.id);
         Index::from_packs(HashSet::new(), self.packs().chain(&whole).filter(counts))
     }
+}
+
+fn digest(blobs: &[PackedBlob]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    blobs.hash(&mut hasher);
+    hasher.finish()
 }

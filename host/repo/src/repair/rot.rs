@@ -40,21 +40,23 @@ impl Rotten {
     /// # Errors
     /// [`RepoErrorKind::Damaged`] when other blobs open than before; whatever the store reports.
     pub(super) async fn confirm(&self, repository: &Repository) -> Result<Option<Bytes>> {
-        let otherwise = || {
-            let what = format!("pack {} reads otherwise than a moment ago", self.pack.short());
-            RepoError::new(RepoErrorKind::Damaged, what).advise("nothing was removed; start again")
-        };
-        let Some(sealed) = read_pack(repository, self.pack).await? else {
+        let blobs: Vec<PackedBlob> = self.whole.iter().chain(&self.lost).copied().collect();
+        let Some(Read { bytes, .. }) = read_pack(repository, self.pack, &blobs).await? else {
             return if self.whole.is_empty() { Ok(None) } else { Err(otherwise()) };
         };
-        let (key, bytes) = (Arc::clone(repository.shared_key()), sealed.clone());
-        let blobs: Vec<PackedBlob> = self.whole.iter().chain(&self.lost).copied().collect();
-        let lost = tokio::task::spawn_blocking(move || offsets(unopened(&key, bytes, blobs))).await?;
+        let (key, sealed) = (Arc::clone(repository.shared_key()), bytes.clone());
+        let lost = tokio::task::spawn_blocking(move || offsets(unopened(&key, sealed, blobs))).await?;
         match lost == self.lost.iter().map(|blob| blob.offset).collect() {
-            true => Ok(Some(sealed)),
+            true => Ok(Some(bytes)),
             false => Err(otherwise()),
         }
     }
+}
+
+/// What a plan rests on is not so when it is looked at once more.
+pub(super) fn otherwise() -> RepoError {
+    RepoError::new(RepoErrorKind::Damaged, "the repository reads otherwise than a moment ago")
+        .advise("nothing was removed; start again, and look at the store and the line to it")
 }
 
 /// Reads packs, some at once; `progress` hears of bytes read and to be read. A pack that is gone is rotten as a whole.
@@ -78,7 +80,7 @@ pub(super) async fn find(
     let mut reads = futures::stream::iter(packs)
         .map(|(pack, blobs)| async move {
             let read = bytes(&blobs);
-            let found = match read_pack(repository, pack).await? {
+            let found = match read_pack(repository, pack, &blobs).await? {
                 None => Some(Found { lost: blobs.iter().map(|blob| blob.offset).collect(), blobs, is_rotten: true }),
                 Some(sealed) => look(repository, pack, sealed, blobs).await?,
             };
@@ -94,25 +96,40 @@ pub(super) async fn find(
     Ok(all)
 }
 
-/// A whole pack; nothing where there is none, or far too much.
-async fn read_pack(repository: &Repository, pack: Id) -> Result<Option<Bytes>> {
-    match repository.store().get(&pack.pack_key(), u64::from(u32::MAX)).await {
-        Ok(sealed) => Ok(Some(sealed)),
+/// A pack's bytes.
+struct Read {
+    bytes: Bytes,
+    /// Whether these are all.
+    is_all: bool,
+}
+
+/// A whole pack, or of one that is far too long what these blobs need; nothing where there is none.
+async fn read_pack(repository: &Repository, pack: Id, blobs: &[PackedBlob]) -> Result<Option<Read>> {
+    let (store, key) = (repository.store(), pack.pack_key());
+    let read = match store.get(&key, u64::from(u32::MAX)).await {
+        Err(error) if error.kind() == RepoErrorKind::Damaged => {
+            let needed = store.get_range(&key, 0..pack_bytes(blobs).min(OBJECT_BYTES_MAX)).await;
+            needed.map(|bytes| Read { bytes, is_all: false })
+        }
+        whole => whole.map(|bytes| Read { bytes, is_all: true }),
+    };
+    match read {
         Err(error) if matches!(error.kind(), RepoErrorKind::NotFound | RepoErrorKind::Damaged) => Ok(None),
-        Err(error) => Err(error),
+        read => read.map(Some),
     }
 }
 
 /// Nothing for a pack that is what was written, and holds these blobs.
-async fn look(repository: &Repository, pack: Id, sealed: Bytes, indexed: Vec<PackedBlob>) -> Result<Option<Found>> {
+async fn look(repository: &Repository, pack: Id, read: Read, indexed: Vec<PackedBlob>) -> Result<Option<Found>> {
     let key = Arc::clone(repository.shared_key());
     let look = tokio::task::spawn_blocking(move || {
-        let is_itself = Id::of(&sealed) == pack;
-        let header = read_header(&key, &sealed).ok();
+        let Read { bytes, is_all } = read;
+        let is_itself = is_all && Id::of(&bytes) == pack;
+        let header = read_header(&key, &bytes).ok();
         let has_header = header.is_some();
         // It is sealed as well: what opens is what was written.
         let blobs = header.unwrap_or_else(|| indexed.clone());
-        let lost = offsets(unopened(&key, sealed, blobs.clone()));
+        let lost = offsets(unopened(&key, bytes, blobs.clone()));
         let is_rotten = !is_itself || !has_header || !lost.is_empty();
         (is_rotten || blobs != indexed).then_some(Found { blobs, lost, is_rotten })
     });

@@ -3,8 +3,8 @@
 //! A backup of a database with a hole is no backup. What is left of it has no manifest, so no restore, no window and
 //! no retention takes it for one; stock restic lists it, with the tags `salvaged` and `original=<id>`.
 
-use super::packs::Sorted;
-use super::rot::Rotten;
+use super::packs::{Sorted, Verdict};
+use super::rot::{self, Rotten};
 use super::survey::Survey;
 use super::{BrokenSnapshot, DamagedFile, is_refused};
 use crate::index::Index;
@@ -15,7 +15,7 @@ use crate::read::fetch::read_blob;
 use crate::snapshot::{self, Snapshot};
 use crate::write::Packer;
 use crate::{Id, RepoError, RepoErrorKind, Repository, Result, document};
-use backstay_core::{BackupId, MANIFEST_PATH};
+use backstay_core::{BackupId, MANIFEST_PATH, Timestamp};
 use futures::StreamExt;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -69,13 +69,7 @@ pub struct SnapshotRepair {
     repository: Repository,
     lock: Lock,
     options: SnapshotRepairOptions,
-    /// Of what can be read.
-    index: Arc<Index>,
-    /// What cannot, though it is there.
-    rotten: Vec<Rotten>,
-    /// Of broken snapshots that the store kept, what an earlier repair made.
-    salvaged: HashMap<BackupId, BackupId>,
-    plan: SnapshotsPlan,
+    planned: Planned,
 }
 
 impl SnapshotRepair {
@@ -93,9 +87,7 @@ impl SnapshotRepair {
     ) -> Result<Self> {
         let lock = repository.lock(kind).await?;
         match plan(repository, options, &progress).await {
-            Ok(Planned { index, rotten, salvaged, plan }) => {
-                Ok(Self { repository: repository.clone(), lock, options, index, rotten, salvaged, plan })
-            }
+            Ok(planned) => Ok(Self { repository: repository.clone(), lock, options, planned }),
             Err(error) => {
                 lock.give_back().await?;
                 Err(error)
@@ -105,16 +97,17 @@ impl SnapshotRepair {
 
     /// What it is going to do.
     pub fn summary(&self) -> &SnapshotsPlan {
-        &self.plan
+        &self.planned.plan
     }
 
-    /// Does it: what is salvaged is durable before a snapshot is removed. One that is whole after all stays.
+    /// Does it, if a second look sees the same: what is salvaged is durable before a snapshot is removed.
     ///
     /// # Errors
-    /// [`RepoErrorKind::LockLost`]; [`RepoErrorKind::Damaged`] when less is whole than the plan saw, and nothing is
+    /// [`RepoErrorKind::LockLost`]; [`RepoErrorKind::Damaged`] when something reads otherwise than before, and nothing is
     /// removed; whatever the store reports.
     pub async fn perform(self) -> Result<Vec<Repaired>> {
-        let Self { repository, lock, options, index, rotten, salvaged, plan } = self;
+        let Self { repository, lock, options, planned } = self;
+        let Planned { index, rotten, verdict, salvaged, plan } = planned;
         let (store, key) = (repository.store().clone(), Arc::clone(repository.shared_key()));
         let packer = Arc::new(Packer::new(store, key, Arc::new(lock), Arc::clone(&index), PACK_BYTES));
         let salvage = Salvage {
@@ -124,7 +117,7 @@ impl SnapshotRepair {
             salvaged: &salvaged,
             survey: Survey::new(&repository, &index),
         };
-        let done = salvage.perform(&plan, &rotten, options).await;
+        let done = salvage.perform(&plan, &rotten, &verdict, options).await;
         packer.lock().give_back().await?;
         done
     }
@@ -140,9 +133,14 @@ impl SnapshotRepair {
 
 /// A plan, and what it rests on.
 struct Planned {
+    /// Of what can be read.
     index: Arc<Index>,
+    /// What cannot, though it is there.
     rotten: Vec<Rotten>,
-    salvaged: HashMap<BackupId, BackupId>,
+    /// What was seen before whole packs were read.
+    verdict: Verdict,
+    /// What earlier repairs made of snapshots that the store kept, by time and tree.
+    salvaged: HashMap<(Timestamp, Id), BackupId>,
     plan: SnapshotsPlan,
 }
 
@@ -177,6 +175,7 @@ async fn plan(
         let what = format!("{} cannot be read: {}", damaged.object, damaged.why);
         return Err(RepoError::new(RepoErrorKind::Damaged, what).advise(INDEX_FIRST));
     }
+    let verdict = sorted.verdict();
     if options.read_data {
         sorted.read(repository, progress).await?;
     }
@@ -188,12 +187,9 @@ async fn plan(
         }
     }
     check_index(repository, &sorted, &snapshots, &plan.broken).await?;
-    let salvaged = snapshots.iter().filter_map(|snapshot| {
-        let original = snapshot.tags.iter().find_map(|tag| tag.strip_prefix(ORIGINAL))?;
-        Some((original.parse().ok()?, snapshot.id.clone()))
-    });
-    let salvaged = salvaged.collect();
-    Ok(Planned { index: Arc::new(index), rotten: sorted.rotten, salvaged, plan })
+    let salvaged = snapshots.iter().filter(|snapshot| snapshot.tags.iter().any(|tag| tag == SALVAGED));
+    let salvaged = salvaged.map(|snapshot| ((snapshot.time, snapshot.tree), snapshot.id.clone())).collect();
+    Ok(Planned { index: Arc::new(index), rotten: sorted.rotten, verdict, salvaged, plan })
 }
 
 /// Nothing may go for what only the index lacks: refuses when packs that it does not describe as they are hold some of what
@@ -221,6 +217,8 @@ async fn check_index(
 
 const INDEX_FIRST: &str = "repair the index first, with `repo repair index`; nothing was removed";
 
+/// What such a snapshot is tagged with.
+const SALVAGED: &str = "salvaged";
 /// Before the id of the snapshot that something was salvaged from, in a tag.
 const ORIGINAL: &str = "original=";
 
@@ -229,7 +227,7 @@ struct Salvage<'a> {
     repository: &'a Repository,
     index: &'a Index,
     packer: &'a Arc<Packer>,
-    salvaged: &'a HashMap<BackupId, BackupId>,
+    salvaged: &'a HashMap<(Timestamp, Id), BackupId>,
     survey: Survey<'a>,
 }
 
@@ -238,38 +236,45 @@ impl Salvage<'_> {
         mut self,
         plan: &SnapshotsPlan,
         rotten: &[Rotten],
+        verdict: &Verdict,
         options: SnapshotRepairOptions,
     ) -> Result<Vec<Repaired>> {
         let (store, key) = (self.repository.store(), self.repository.master_key());
+        // Memory and lines garble what they carry, too: nothing goes for what was seen once.
+        if Sorted::load(self.repository).await?.verdict() != *verdict {
+            return Err(rot::otherwise());
+        }
         for rotten in rotten.iter().filter(|rotten| !plan.broken.is_empty() && !rotten.lost.is_empty()) {
             rotten.confirm(self.repository).await?;
+        }
+        let removed = plan.damaged_files.iter().filter(|_| options.remove_damaged);
+        for id in removed.clone().filter_map(|file| Id::from_key(&file.object)) {
+            match snapshot::load(store, key, id).await {
+                Err(error) if error.kind() == RepoErrorKind::Damaged => {}
+                Err(error) => return Err(error),
+                Ok(_) => return Err(rot::otherwise()),
+            }
         }
         let mut work: Vec<(&BrokenSnapshot, Option<Id>)> = Vec::new();
         for broken in &plan.broken {
             let snapshot = snapshot::load(store, key, Id::from(&broken.id)).await?;
-            // Trees are looked at once more, as rotten packs were.
-            if self.survey.is_whole(snapshot.tree).await? {
-                tracing::warn!("backup {} is whole when it is read again: it stays", broken.id.short());
-                continue;
+            if self.survey.is_whole(snapshot.tree).await? || self.survey.broken(&snapshot).await? != *broken {
+                return Err(rot::otherwise());
             }
             let tree = match broken.whole_files {
                 0 => None,
-                _ => self.rebuild(snapshot.tree).await?,
+                _ => Some(self.rebuild(snapshot.tree).await?.ok_or_else(rot::otherwise)?),
             };
-            if broken.whole_files > 0 && tree.is_none() {
-                let what = format!("less of backup {} can be read than a moment ago", broken.id.short());
-                return Err(RepoError::new(RepoErrorKind::Damaged, what).advise("nothing was removed; start again"));
-            }
             work.push((broken, tree));
         }
         self.packer.finish().await?;
         let mut repaired = Vec::new();
         for (broken, tree) in work {
             self.packer.lock().confirm().await?;
-            let salvaged = match (tree, self.salvaged.get(&broken.id)) {
-                (Some(_), Some(before)) => Some(before.clone()),
-                (Some(tree), None) => Some(self.save(broken, tree).await?),
-                (None, _) => None,
+            let salvaged = match tree.map(|tree| (tree, self.salvaged.get(&(broken.time, tree)))) {
+                Some((_, Some(before))) => Some(before.clone()),
+                Some((tree, None)) => Some(self.save(broken, tree).await?),
+                None => None,
             };
             self.packer.lock().check_valid().await?;
             let refused = is_refused(store.delete(&Id::from(&broken.id).key("snapshots")).await)?;
@@ -277,7 +282,7 @@ impl Salvage<'_> {
         }
         if options.remove_damaged {
             self.packer.lock().confirm().await?;
-            for file in &plan.damaged_files {
+            for file in removed {
                 self.packer.lock().check_valid().await?;
                 is_refused(store.delete(&file.object).await)?;
             }
@@ -296,7 +301,7 @@ impl Salvage<'_> {
         fields.insert("tree".into(), json!(tree));
         let mut tags = broken.tags.clone();
         if !tags.iter().any(|tag| tag.starts_with(ORIGINAL)) {
-            tags.extend(["salvaged".to_owned(), format!("{ORIGINAL}{}", broken.id)]);
+            tags.extend([SALVAGED.to_owned(), format!("{ORIGINAL}{}", broken.id)]);
         }
         fields.insert("tags".into(), json!(tags));
         Ok(document::save(store, key, "snapshots", &file).await?.into())
