@@ -28,14 +28,15 @@ pub fn kept_at(folder: &Path, engine: &Engine, component: &[u8]) -> PathBuf {
     folder.join(format!("{component}-{:016x}.cwasm", hasher.finish()))
 }
 
+/// The file that something else is kept in which belongs to a component: `what` names it, and whatever it depends on.
+pub fn kept_beside(folder: &Path, component: &[u8], what: &str) -> PathBuf {
+    folder.join(format!("{}-{what}", hex::encode(digest(&SHA256, component))))
+}
+
 /// Loads a kept component; nothing when there is none that may be believed.
 pub fn load(path: &Path, engine: &Engine) -> Option<Component> {
     let bytes = read_own(path).ok()?;
-    let rest = bytes.strip_prefix(MAGIC)?;
-    let (recorded, compiled) = rest.split_at_checked(DIGEST_BYTES)?;
-    if digest(&SHA256, compiled).as_ref() != recorded {
-        return None;
-    }
+    let compiled = kept(&bytes)?;
     // SAFETY: `deserialize` needs bytes that this very version of wasmtime made with
     // `precompile_component`. `read_own` took them from a regular file that belongs to
     // this user in a folder no one else can write; the name binds them to the component
@@ -44,14 +45,27 @@ pub fn load(path: &Path, engine: &Engine) -> Option<Component> {
     unsafe { Component::deserialize(engine, compiled) }.ok()
 }
 
-/// Keeps a compiled component.
+/// Reads what was kept; nothing when there is none that may be believed.
+pub fn read(path: &Path) -> Option<Vec<u8>> {
+    kept(&read_own(path).ok()?).map(<[u8]>::to_vec)
+}
+
+/// What `keep` was given, if this is all of it.
+fn kept(bytes: &[u8]) -> Option<&[u8]> {
+    let (recorded, kept) = bytes.strip_prefix(MAGIC)?.split_at_checked(DIGEST_BYTES)?;
+    (digest(&SHA256, kept).as_ref() == recorded).then_some(kept)
+}
+
+/// Keeps a compiled component, or what belongs to it.
 ///
 /// # Errors
 /// Whatever the file system reports; when others can write the folder.
 pub fn keep(path: &Path, compiled: &[u8]) -> io::Result<()> {
     let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     private_folder(folder)?;
-    let beside = folder.join(format!(".new-{}", std::process::id()));
+    // Processes of two containers may have the same number: then they write the same at the same time.
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let beside = folder.join(format!(".new-{}-{}", std::process::id(), name.display()));
     // One that an earlier process of the same number left behind.
     let _ = fs::remove_file(&beside);
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;

@@ -20,6 +20,7 @@ mod clock;
 mod confine;
 mod connection;
 mod convert;
+mod described;
 mod directory;
 mod engine;
 mod error;
@@ -42,6 +43,7 @@ mod state;
 mod tls;
 
 pub use confine::{Confinement, Rights, confine};
+pub use described::Described;
 pub use directory::DirectoryInner;
 pub use error::{EngineError, EngineErrorKind, SandboxError};
 pub use find::{Installed, find, folders, installed};

@@ -101,6 +101,11 @@ pub fn compile(path: &Path, cache: &Path) -> Result<(), SandboxError> {
         .map_err(|error| failed(format!("failed to keep the result in {}: {error}", cache.display())))
 }
 
+/// The engine that a component file is for: its name without the ending.
+pub(crate) fn name_of(path: &Path) -> String {
+    path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned())
+}
+
 /// How long [`compile`] may take.
 pub const COMPILE_WALL: Duration = limits::COMPILE_WALL;
 
@@ -126,8 +131,7 @@ impl Plugin {
         let mut linker = Linker::new(&engine);
         Bound::add_to_linker::<State, HasState>(&mut linker, |state| state).map_err(failed)?;
         let pre = linker.instantiate_pre(&component).and_then(PluginPre::new).map_err(failed)?;
-        let name = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
-        Ok(Some(Self { name, path: path.to_owned(), header, pre }))
+        Ok(Some(Self { name: name_of(path), path: path.to_owned(), header, pre }))
     }
 
     /// What the component file says of itself.

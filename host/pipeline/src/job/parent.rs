@@ -84,17 +84,24 @@ fn pin(job: &mut Job, planned: &RestoreSummary) -> Result<Vec<PathBuf>, Failure>
     destinations::check(restore)
 }
 
-/// Asks a plugin who it is, in a process of its own.
+/// Asks a plugin who it is, in a process of its own; one that was asked before is not asked again.
 pub async fn describe(
     plugin: PathBuf,
     cache: PathBuf,
     options: &RunOptions,
 ) -> Result<backstay_sandbox::Description, Failure> {
-    let task = Task::Describe { plugin: plugin.clone(), cache: cache.clone() };
-    match run_compiled(&task, &plugin, &cache, options, &mut |_| ()).await? {
-        TaskResult::Described(description) => Ok(*description),
-        _ => Err(confused()),
+    let kept = backstay_sandbox::Described::look(&plugin, &cache);
+    if let Some(description) = kept.as_ref().and_then(|kept| kept.known()) {
+        return Ok(description);
     }
+    let task = Task::Describe { plugin: plugin.clone(), cache: cache.clone() };
+    let TaskResult::Described(description) = run_compiled(&task, &plugin, &cache, options, &mut |_| ()).await? else {
+        return Err(confused());
+    };
+    if let Some(Err(error)) = kept.map(|kept| kept.keep(&description)) {
+        tracing::debug!(%error, "failed to keep what the plugin says of itself: it is asked again");
+    }
+    Ok(*description)
 }
 
 fn confused() -> Failure {

@@ -1,7 +1,7 @@
 //! Compiled plugins are kept, and only those are believed that this user kept.
 
 use crate::support::{child, job::Job, plugins};
-use backstay_sandbox::{Plugin, SandboxError};
+use backstay_sandbox::{Described, Plugin, SandboxError};
 use std::{
     fs,
     os::unix::fs::{MetadataExt, PermissionsExt, symlink},
@@ -109,4 +109,35 @@ fn what_is_no_plugin_is_refused_before_anything_is_compiled() {
     assert!(matches!(Plugin::load(&path, &cache), Err(SandboxError::ForeignImports { .. })));
     assert!(child::compile(&path, &cache).unwrap_err().contains("evil:host/shell"));
     assert!(!cache.exists());
+}
+
+#[tokio::test]
+async fn what_a_plugin_said_is_known_until_its_bytes_or_its_name_change() {
+    let (folder, cache) = cache();
+    let component = folder.path().join("hostile.wasm");
+    fs::copy(plugins::component("hostile"), &component).unwrap();
+    let known = |path: &Path| Described::look(path, &cache).unwrap().known();
+    let keep = |said| Described::look(&component, &cache).unwrap().keep(said);
+    assert!(known(&component).is_none());
+    child::compile(&component, &cache).unwrap();
+    let plugin = Plugin::load(&component, &cache).unwrap().unwrap();
+    let said = plugin.describe(Job::crime("honest").context()).await.unwrap();
+    keep(&said).unwrap();
+    assert_eq!(known(&component), Some(said.clone()));
+
+    let renamed = folder.path().join("other.wasm");
+    fs::copy(&component, &renamed).unwrap();
+    assert!(known(&renamed).is_none(), "under another name");
+    fs::set_permissions(&cache, fs::Permissions::from_mode(0o770)).unwrap();
+    assert!(known(&component).is_none(), "from a folder that others can write");
+    assert!(keep(&said).is_err());
+    fs::set_permissions(&cache, fs::Permissions::from_mode(0o700)).unwrap();
+    assert!(known(&component).is_some());
+    let before = Described::look(&component, &cache).unwrap();
+    let mut bytes = fs::read(&component).unwrap();
+    bytes.push(0);
+    fs::write(&component, bytes).unwrap();
+    assert!(known(&component).is_none(), "other bytes");
+    before.keep(&said).unwrap();
+    assert!(known(&component).is_none(), "it was kept for bytes that were not looked at");
 }
