@@ -168,15 +168,6 @@ pub const READS_MAX: usize = 8;
 pub const SYNC_EVERY_BYTES: u64 = 256 << 20;
 /// Bytes of packs that are read whole and held at the same time, however many cores look at them.
 pub const WHOLE_PACKS_BYTES_MAX: u64 = 256 << 20;
-
-/// How many packs are looked at whole at the same time, of which the largest has so many bytes: one is read while every
-/// core looks at one.
-pub(crate) fn whole_packs_at_once(largest: u64) -> usize {
-    let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
-    let fitting = usize::try_from(WHOLE_PACKS_BYTES_MAX / largest.max(1)).unwrap_or(usize::MAX);
-    fitting.clamp(1, cores + 1)
-}
-
 /// Problems a check reports by name; the rest is counted.
 pub const PROBLEMS_MAX: usize = 1000;
 /// Backups named with something damaged that they need: a line has room for so many.

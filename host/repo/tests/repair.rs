@@ -29,6 +29,10 @@ fn below(bench: &Bench, folder: &str) -> Vec<PathBuf> {
     objects(&bench.folder().join(folder)).into_keys().collect()
 }
 
+fn largest_pack(bench: &Bench) -> PathBuf {
+    below(bench, "data").into_iter().max_by_key(|pack| std::fs::metadata(pack).unwrap().len()).unwrap()
+}
+
 /// A backup of files of noise, by seed and length, and a manifest.
 async fn backup(bench: &Bench, files: &[(&str, u64, usize)]) -> Committed {
     let session = bench.repository.backup(BackupOptions { pack_bytes: 1 << 20, ..BackupOptions::default() }).await;
@@ -68,6 +72,18 @@ async fn repair_index_with(bench: &Bench, read_data: bool) -> IndexPlan {
     assert!(again.summary().is_empty(), "{:?}", again.summary());
     again.release().await.unwrap();
     shown
+}
+
+async fn plan_snapshots(bench: &Bench, kind: LockKind, read_data: bool) -> Result<SnapshotRepair> {
+    let options = SnapshotRepairOptions { read_data, remove_damaged: false };
+    SnapshotRepair::plan(&bench.repository, kind, options, |_, _| {}).await
+}
+
+/// Why snapshots are not repaired.
+async fn refused(bench: &Bench, read_data: bool) -> String {
+    let error = plan_snapshots(bench, LockKind::Exclusive, read_data).await.map(drop).unwrap_err();
+    assert_eq!(error.kind(), RepoErrorKind::Damaged);
+    error.to_string()
 }
 
 async fn repair_snapshots(bench: &Bench, options: SnapshotRepairOptions) -> (SnapshotsPlan, Vec<Repaired>) {
@@ -137,7 +153,7 @@ async fn a_pack_that_is_gone_is_dropped_and_what_is_whole_of_its_backup_is_kept(
     assert!(plan.broken[0].missing.iter().any(|missing| missing.contains("chunks")), "{plan:?}");
 
     let before = objects(&bench.folder());
-    let dry = SnapshotRepair::plan(&bench.repository, LockKind::Shared, SnapshotRepairOptions::default(), |_, _| {});
+    let dry = plan_snapshots(&bench, LockKind::Shared, false);
     let dry = dry.await.unwrap();
     let shown = dry.summary().clone();
     dry.release().await.unwrap();
@@ -179,7 +195,7 @@ async fn a_pack_that_is_gone_is_dropped_and_what_is_whole_of_its_backup_is_kept(
 async fn bytes_that_rotted_are_found_by_reading_them_all() {
     let bench = Bench::new().await;
     let made = backup(&bench, &[("data/a", 1, 900_000), ("data/b", 2, 900_000), ("data/c", 3, 20)]).await;
-    let pack = below(&bench, "data").into_iter().max_by_key(|pack| std::fs::metadata(pack).unwrap().len()).unwrap();
+    let pack = largest_pack(&bench);
     overwrite(&pack, |bytes| bytes[1000] ^= 1);
     let (plan, _) = repair_snapshots(&bench, SnapshotRepairOptions::default()).await;
     assert!(plan.is_empty(), "{plan:?}");
@@ -251,15 +267,6 @@ async fn a_backup_of_which_nothing_is_whole_is_removed() {
     bench.assert_sound().await;
 }
 
-/// Why snapshots are not repaired.
-async fn refused(bench: &Bench) -> String {
-    let options = SnapshotRepairOptions::default();
-    let plan = SnapshotRepair::plan(&bench.repository, LockKind::Exclusive, options, |_, _| {}).await;
-    let error = plan.map(drop).unwrap_err();
-    assert_eq!(error.kind(), RepoErrorKind::Damaged);
-    error.to_string()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn no_backup_goes_for_what_only_the_index_lacks() {
     let bench = Bench::new().await;
@@ -270,7 +277,7 @@ async fn no_backup_goes_for_what_only_the_index_lacks() {
     for file in [index[0].clone(), below(&bench, "index").into_iter().find(|file| *file != index[0]).unwrap()] {
         std::fs::remove_file(file).unwrap();
         let before = objects(&bench.folder());
-        let refused = refused(&bench).await;
+        let refused = refused(&bench, false).await;
         assert!(refused.contains("`repo repair index`") && refused.contains("nothing was removed"), "{refused}");
         assert_eq!(objects(&bench.folder()), before);
     }
@@ -287,7 +294,7 @@ async fn no_backup_goes_for_what_only_the_index_lacks() {
 async fn what_an_interrupted_backup_left_is_no_reason_to_wait() {
     let bench = Bench::new().await;
     let holed = backup(&bench, &[("data/a", 1, 3_000_000), ("data/b", 2, 10)]).await;
-    let lost = below(&bench, "data").into_iter().max_by_key(|pack| std::fs::metadata(pack).unwrap().len()).unwrap();
+    let lost = largest_pack(&bench);
     let session = bench.repository.backup(BackupOptions { pack_bytes: 1 << 20, ..BackupOptions::default() }).await;
     let session = session.unwrap();
     session.put_file(&path("data/c"), attributes(), body(&noise(3, 6_000_000), 8192)).await.unwrap();
@@ -339,7 +346,7 @@ async fn a_pack_whose_header_is_rotten_is_written_anew() {
     for from_end in [20, 2] {
         let bench = Bench::new().await;
         let made = backup(&bench, &[("data/a", 1, 900_000)]).await;
-        let pack = below(&bench, "data").into_iter().max_by_key(|pack| std::fs::metadata(pack).unwrap().len()).unwrap();
+        let pack = largest_pack(&bench);
         overwrite(&pack, |bytes| {
             let at = bytes.len() - from_end;
             bytes[at] ^= 1;
@@ -355,10 +362,6 @@ async fn a_pack_whose_header_is_rotten_is_written_anew() {
         let reader = bench.repository.open_snapshot(&made.id).await.unwrap();
         assert_eq!(reader.read_all(&path("data/a"), 4 << 20).await.unwrap(), noise(1, 900_000));
     }
-}
-
-fn largest_pack(bench: &Bench) -> PathBuf {
-    below(bench, "data").into_iter().max_by_key(|pack| std::fs::metadata(pack).unwrap().len()).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -384,8 +387,7 @@ async fn a_pack_of_another_length_keeps_what_opens() {
             assert_eq!(problem.ends_with("no backup is harmed"), is_whole, "{problem}");
         }
         for read_data in [false, true] {
-            let options = SnapshotRepairOptions { read_data, remove_damaged: false };
-            let plan = SnapshotRepair::plan(&bench.repository, LockKind::Shared, options, |_, _| {}).await.unwrap();
+            let plan = plan_snapshots(&bench, LockKind::Shared, read_data).await.unwrap();
             assert_eq!(plan.summary().broken.is_empty(), is_whole, "{:?}", plan.summary());
             plan.release().await.unwrap();
         }
@@ -419,9 +421,7 @@ async fn an_index_entry_that_is_wrong_destroys_no_pack() {
     let wrong = file.with_file_name(Id::of(&sealed).to_string());
     std::fs::write(&wrong, &sealed).unwrap();
 
-    let options = SnapshotRepairOptions { read_data: true, remove_damaged: false };
-    let refused = SnapshotRepair::plan(&bench.repository, LockKind::Exclusive, options, |_, _| {}).await.map(drop);
-    assert!(refused.unwrap_err().to_string().contains("repair the index first"));
+    assert!(refused(&bench, true).await.contains("repair the index first"));
     let plan = repair_index_with(&bench, true).await;
     assert_eq!((plan.corrected_packs.len(), plan.rotten_packs.len(), plan.broken.len()), (1, 0, 0), "{plan:?}");
     assert!(pack.exists());
@@ -430,8 +430,7 @@ async fn an_index_entry_that_is_wrong_destroys_no_pack() {
     std::fs::write(&wrong, &sealed).unwrap();
     let report = bench.repository.check(CheckOptions::default(), |_| {}).await.unwrap();
     assert!(report.errors.iter().any(|error| error.to_string().contains("two index files")), "{:?}", report.errors);
-    let refused = SnapshotRepair::plan(&bench.repository, LockKind::Shared, options, |_, _| {}).await;
-    if let Ok(plan) = refused {
+    if let Ok(plan) = plan_snapshots(&bench, LockKind::Shared, true).await {
         assert!(plan.summary().is_empty(), "{:?}", plan.summary());
         plan.release().await.unwrap();
     }
@@ -448,9 +447,7 @@ async fn a_rotten_pack_that_no_index_names_holds_nothing_for_readers_yet() {
     let made = backup(&bench, &[("data/a", 1, 900_000)]).await;
     overwrite(&largest_pack(&bench), |bytes| bytes[1000] ^= 1);
     std::fs::remove_file(below(&bench, "index").remove(0)).unwrap();
-    let options = SnapshotRepairOptions { read_data: true, remove_damaged: false };
-    let refused = SnapshotRepair::plan(&bench.repository, LockKind::Exclusive, options, |_, _| {}).await.map(drop);
-    assert!(refused.unwrap_err().to_string().contains("repair the index first"));
+    assert!(refused(&bench, true).await.contains("repair the index first"));
     let plan = repair_index_with(&bench, true).await;
     assert_eq!((plan.rotten_packs.len(), plan.lost_blobs, plan.broken.len()), (1, 1, 1), "{plan:?}");
     let (_, repaired) = repair_snapshots(&bench, SnapshotRepairOptions::default()).await;
@@ -500,9 +497,7 @@ async fn nothing_goes_for_what_was_seen_once() {
 
         if folder == "data" {
             overwrite(&file, |bytes| bytes[1000] ^= 1);
-            let options = SnapshotRepairOptions { read_data: true, remove_damaged: false };
-            let repair = SnapshotRepair::plan(&bench.repository, LockKind::Exclusive, options, |_, _| {}).await;
-            let repair = repair.unwrap();
+            let repair = plan_snapshots(&bench, LockKind::Exclusive, true).await.unwrap();
             assert_eq!(repair.summary().broken.len(), 1);
             overwrite(&file, |bytes| *bytes = whole.clone());
             assert!(repair.perform().await.is_err());
@@ -518,8 +513,7 @@ async fn nobody_repairs_while_others_write() {
     let session = bench.repository.backup(BackupOptions::default()).await.unwrap();
     let refused = plan_index(&bench, LockKind::Exclusive, false).await.map(drop).unwrap_err();
     assert_eq!(refused.kind(), RepoErrorKind::Locked);
-    let options = SnapshotRepairOptions::default();
-    let refused = SnapshotRepair::plan(&bench.repository, LockKind::Exclusive, options, |_, _| {}).await.map(drop);
+    let refused = plan_snapshots(&bench, LockKind::Exclusive, false).await.map(drop);
     assert_eq!(refused.unwrap_err().kind(), RepoErrorKind::Locked);
     session.abandon().await.unwrap();
     bench.restic(&["list", "locks"]);
@@ -530,7 +524,7 @@ async fn rot_is_taken_out_and_the_next_backup_heals_all_that_need_it() {
     let bench = Bench::new().await;
     let files = [("data/a", 1, 3_000_000), ("data/b", 2, 2_000_000)];
     let first = backup(&bench, &files).await;
-    let rotten = below(&bench, "data").into_iter().max_by_key(|pack| std::fs::metadata(pack).unwrap().len()).unwrap();
+    let rotten = largest_pack(&bench);
     overwrite(&rotten, |bytes| bytes[1000] ^= 1);
     // Of the right size: nothing is seen without reading.
     assert!(repair_index(&bench).await.is_empty());

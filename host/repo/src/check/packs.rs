@@ -4,13 +4,11 @@ use super::damage::Damage;
 use super::report::CheckReport;
 use super::{CheckProgress, ReadData};
 use crate::index::IndexFile;
-use crate::limits::whole_packs_at_once;
-use crate::pack::{PackedBlob, is_gapless, pack_bytes, read_header};
-use crate::read::fetch::unopened;
-use crate::{Id, RepoErrorKind, Repository, Result};
+use crate::pack::{PackedBlob, is_gapless, pack_bytes};
+use crate::read::whole;
+use crate::{Id, Repository, Result};
 use futures::StreamExt;
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
 
 /// A pack that is there, as the index has it.
 pub(super) struct Pack {
@@ -87,7 +85,7 @@ pub(super) async fn read(
     }
     packs.append(&mut misfits);
     let packs_total = packs.len() as u64;
-    let at_once = whole_packs_at_once(packs.iter().map(|pack| pack.bytes).max().unwrap_or(0));
+    let at_once = whole::at_once(packs.iter().map(|pack| pack.bytes).max().unwrap_or(0));
     let mut reads = futures::stream::iter(packs)
         .map(|pack| async move { (pack.id, read_pack(repository, pack.id, pack.blobs).await) })
         .buffer_unordered(at_once);
@@ -107,40 +105,32 @@ pub(super) async fn read(
 struct Found {
     bytes: u64,
     causes: Vec<String>,
-    /// Those that do not open.
+    /// Those that are not found where they should be.
     blobs: Vec<PackedBlob>,
 }
 
 async fn read_pack(repository: &Repository, id: Id, indexed: Vec<PackedBlob>) -> Result<Found> {
-    let pack = match repository.store().get(&id.pack_key(), u64::from(u32::MAX)).await {
-        Ok(pack) => pack,
-        Err(error) if error.kind() == RepoErrorKind::NotFound => {
-            return Ok(Found { bytes: 0, causes: vec!["it is missing".to_owned()], blobs: indexed });
-        }
-        Err(error) if error.kind() == RepoErrorKind::Damaged => {
-            return Ok(Found { bytes: 0, causes: vec![error.to_string()], blobs: indexed });
-        }
-        Err(error) => return Err(error),
+    let Some(look) = whole::look(repository, id, &indexed).await? else {
+        return Ok(Found { bytes: 0, causes: vec!["it is missing".to_owned()], blobs: indexed });
     };
-    let key = Arc::clone(repository.shared_key());
-    tokio::task::spawn_blocking(move || {
-        let mut found = Found { bytes: pack.len() as u64, ..Found::default() };
-        if Id::of(&pack) != id {
-            found.causes.push("its content does not fit its name".to_owned());
-        }
-        match read_header(&key, &pack) {
-            Ok(header) if header == indexed => {}
-            Ok(_) => found.causes.push("its header and the index differ".to_owned()),
-            Err(error) => found.causes.push(format!("its header does not open: {error}")),
-        }
-        for (blob, error) in unopened(&key, pack, indexed) {
-            found.causes.push(format!("blob {} does not open: {error}", blob.id));
-            found.blobs.push(blob);
-        }
-        if !found.causes.is_empty() && found.blobs.is_empty() {
-            found.causes.push("all its blobs open, and `repo repair index --read-data` puts it right".to_owned());
-        }
-        Ok(found)
-    })
-    .await?
+    let mut found = Found { bytes: look.bytes, ..Found::default() };
+    if !look.is_itself {
+        found.causes.push("its content does not fit its name".to_owned());
+    }
+    if let Some(error) = &look.headless {
+        found.causes.push(format!("its header does not open: {error}"));
+    } else if look.blobs != indexed {
+        found.causes.push("its header and the index differ".to_owned());
+        // What the index has elsewhere is not found there.
+        let there: HashSet<&PackedBlob> = look.blobs.iter().collect();
+        found.blobs.extend(indexed.into_iter().filter(|blob| !there.contains(blob)));
+    }
+    if !found.causes.is_empty() && look.unopened.is_empty() {
+        found.causes.push("all its blobs open, and `repo repair index --read-data` puts it right".to_owned());
+    }
+    for (blob, error) in look.unopened {
+        found.causes.push(format!("blob {} does not open: {error}", blob.id));
+        found.blobs.push(blob);
+    }
+    Ok(found)
 }

@@ -81,10 +81,8 @@ impl LogChain {
         if !options.dry_run {
             // The copy must not have what a power cut takes back here: whoever goes on here might put something else there.
             self.settle().await?;
-            self.store.settle(&name::notes_folder(self.target())).await?;
             // What need not be copied, because somebody else put it there, is relied on from now on.
             to.settle().await?;
-            to.store.settle(&name::notes_folder(to.target())).await?;
         }
         self.copy_notes(to, options, &mut copied).await?;
         // Older branches went with retention.

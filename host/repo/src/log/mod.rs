@@ -159,7 +159,7 @@ impl LogChain {
         Ok(&self.chain)
     }
 
-    /// Makes durable what was loaded. To be called before a database is told that the log is kept up to its tail: on a
+    /// Makes durable what was loaded, and notes. To be called before a database is told that the log is kept up to its tail: on a
     /// local folder the last piece may be seen though whoever wrote it ended before it was durable.
     ///
     /// # Errors
@@ -168,7 +168,7 @@ impl LogChain {
         for epoch in self.chain.epochs() {
             self.store.settle(&name::epoch_folder(self.target(), epoch)).await?;
         }
-        Ok(())
+        Ok(self.store.settle(&name::notes_folder(self.target())).await?)
     }
 
     /// All pieces as last loaded, with what was appended since.

@@ -8,6 +8,7 @@ pub(crate) mod fetch;
 mod landing;
 mod place;
 mod scan;
+pub(crate) mod whole;
 
 pub use place::{PlaceOptions, PlaceProgress, PlaceSummary};
 

@@ -298,10 +298,13 @@ async fn finish(
     Ok((plan, Changes { write, rotten, elsewhere, verdict, remove }))
 }
 
-/// Whether a blob lies in another pack too and opens there, which is known where every byte was read.
+/// Whether a blob lies in another pack too and opens there. Where every byte `was_read`, `others` names only what does.
 async fn opens_elsewhere(repository: &Repository, others: &Index, blob: &PackedBlob, was_read: bool) -> Result<bool> {
-    if was_read || others.find(blob.kind, &blob.id).is_none() {
-        return Ok(others.find(blob.kind, &blob.id).is_some());
+    if others.find(blob.kind, &blob.id).is_none() {
+        return Ok(false);
+    }
+    if was_read {
+        return Ok(true);
     }
     match read_blob(repository.store(), repository.shared_key(), others, blob.kind, &blob.id).await {
         Ok(_) => Ok(true),

@@ -1,7 +1,7 @@
 //! What index files say, held against the packs that are there and what those say themselves.
 
 use super::DamagedFile;
-use super::rot::{self, Found, Rotten};
+use super::rot::{self, Rotten, Wrong};
 use crate::index::{Index, IndexFile, IndexPack, load_file};
 use crate::limits::LOADS_MAX;
 use crate::pack::{PackedBlob, fetch_header, is_gapless, pack_bytes};
@@ -142,6 +142,9 @@ impl Sorted {
         let (store, key) = (repository.store(), repository.shared_key());
         let unread = there.iter().filter(|(id, _)| !self.good.contains_key(id));
         let mut unread: Vec<(Id, u64)> = unread.map(|(id, bytes)| (*id, *bytes)).collect();
+        if unread.is_empty() {
+            return Ok(());
+        }
         unread.sort();
         let mut headers = futures::stream::iter(unread)
             .map(|(id, bytes)| async move {
@@ -177,8 +180,8 @@ impl Sorted {
             }
         }
         drop(headers);
-        let found = rot::find(repository, doubtful, &|_, _| {}).await?;
-        self.take_out(found);
+        let wrong = rot::find(repository, doubtful, &|_, _| {}).await?;
+        self.take_out(wrong);
         Ok(())
     }
 
@@ -189,8 +192,8 @@ impl Sorted {
         progress: &(dyn Fn(u64, u64) + Send + Sync),
     ) -> Result<()> {
         let packs = self.packs().map(|pack| (pack.id, pack.packed())).collect();
-        let found = rot::find(repository, packs, progress).await?;
-        self.take_out(found);
+        let wrong = rot::find(repository, packs, progress).await?;
+        self.take_out(wrong);
         Ok(())
     }
 
@@ -215,14 +218,14 @@ impl Sorted {
     }
 
     /// Takes packs out that are not what the index says: it says what their header does, or they are rotten.
-    fn take_out(&mut self, mut found: HashMap<Id, Found>) {
-        let out = self.take_entries(|pack| found.contains_key(&pack.id));
+    fn take_out(&mut self, mut wrong: HashMap<Id, Wrong>) {
+        let out = self.take_entries(|pack| wrong.contains_key(&pack.id));
         for pack in out {
             self.dropped.extend(pack.packed());
-            match found.remove(&pack.id) {
-                Some(found) if found.is_rotten => self.rotten.push(Rotten::new(pack.id, found)),
-                Some(found) => {
-                    self.moved.push(IndexPack::new(pack.id, &found.blobs));
+            match wrong.remove(&pack.id) {
+                Some(Wrong::Pack(rotten)) => self.rotten.push(rotten),
+                Some(Wrong::Entry(blobs)) => {
+                    self.moved.push(IndexPack::new(pack.id, &blobs));
                     if self.undescribed.insert(pack.id) {
                         self.corrected.push(pack.id);
                     }

@@ -107,17 +107,11 @@ impl SnapshotRepair {
     /// removed; whatever the store reports.
     pub async fn perform(self) -> Result<Vec<Repaired>> {
         let Self { repository, lock, options, planned } = self;
-        let Planned { index, rotten, verdict, salvaged, plan } = planned;
         let (store, key) = (repository.store().clone(), Arc::clone(repository.shared_key()));
-        let packer = Arc::new(Packer::new(store, key, Arc::new(lock), Arc::clone(&index), PACK_BYTES));
-        let salvage = Salvage {
-            repository: &repository,
-            index: &index,
-            packer: &packer,
-            salvaged: &salvaged,
-            survey: Survey::new(&repository, &index),
-        };
-        let done = salvage.perform(&plan, &rotten, &verdict, options).await;
+        let packer = Arc::new(Packer::new(store, key, Arc::new(lock), Arc::clone(&planned.index), PACK_BYTES));
+        let survey = Survey::new(&repository, &planned.index);
+        let salvage = Salvage { repository: &repository, planned: &planned, packer: &packer, survey };
+        let done = salvage.perform(options).await;
         packer.lock().give_back().await?;
         done
     }
@@ -225,20 +219,14 @@ const ORIGINAL: &str = "original=";
 /// Makes snapshots of what is whole.
 struct Salvage<'a> {
     repository: &'a Repository,
-    index: &'a Index,
+    planned: &'a Planned,
     packer: &'a Arc<Packer>,
-    salvaged: &'a HashMap<(Timestamp, Id), BackupId>,
     survey: Survey<'a>,
 }
 
 impl Salvage<'_> {
-    async fn perform(
-        mut self,
-        plan: &SnapshotsPlan,
-        rotten: &[Rotten],
-        verdict: &Verdict,
-        options: SnapshotRepairOptions,
-    ) -> Result<Vec<Repaired>> {
+    async fn perform(mut self, options: SnapshotRepairOptions) -> Result<Vec<Repaired>> {
+        let Planned { rotten, verdict, plan, .. } = self.planned;
         let (store, key) = (self.repository.store(), self.repository.master_key());
         // Memory and lines garble what they carry, too: nothing goes for what was seen once.
         if Sorted::load(self.repository).await?.verdict() != *verdict {
@@ -271,7 +259,7 @@ impl Salvage<'_> {
         let mut repaired = Vec::new();
         for (broken, tree) in work {
             self.packer.lock().confirm().await?;
-            let salvaged = match tree.map(|tree| (tree, self.salvaged.get(&(broken.time, tree)))) {
+            let salvaged = match tree.map(|tree| (tree, self.planned.salvaged.get(&(broken.time, tree)))) {
                 Some((_, Some(before))) => Some(before.clone()),
                 Some((tree, None)) => Some(self.save(broken, tree).await?),
                 None => None,
@@ -353,7 +341,7 @@ impl Salvage<'_> {
 
     async fn load(&self, id: Id) -> Result<Value> {
         let (store, key) = (self.repository.store(), self.repository.shared_key());
-        let bytes = read_blob(store, key, self.index, BlobKind::Tree, &id).await?;
+        let bytes = read_blob(store, key, &self.planned.index, BlobKind::Tree, &id).await?;
         document::from_json(&bytes).map_err(|error| RepoError::damaged(format!("tree {id}"), error))
     }
 
