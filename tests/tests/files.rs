@@ -6,6 +6,7 @@ use backstay_tests::{
     account,
     backstay::{Backstay, Backup, Outcome, Running},
     history::History,
+    kill,
     ledger::{self, Ledger, Workload},
     limits,
     postgres::{self, BACKUP_USER, Installation, Options, Postgres},
@@ -251,9 +252,12 @@ impl Held {
         Ok(held)
     }
 
+    /// To the job's own process as well: it is the one that reads, and would be done before its sessions have waited.
     fn send(&self, signal: Signal) -> Result<()> {
-        let pid = Pid::from_raw(self.0.pid().try_into()?).context("it is running")?;
-        Ok(kill_process(pid, signal)?)
+        for pid in kill::descendants(self.0.pid()).into_iter().chain([self.0.pid()]) {
+            kill_process(Pid::from_raw(pid.try_into()?).context("it is running")?, signal)?;
+        }
+        Ok(())
     }
 
     fn go_on(self) -> Result<Outcome> {

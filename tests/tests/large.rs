@@ -31,8 +31,9 @@ fn sum(server: &Postgres) -> Result<String> {
 fn an_unchanged_gigabyte_uploads_nothing_and_two_come_back_to_a_random_place() -> Result<()> {
     let mut seed = Seed::from_env("large");
     let installation = Installation::postgres_15()?;
+    // The history is read from the server's log of some twenty seconds: how much that is, its speed says.
     let options = Options {
-        conf: vec!["wal_keep_size = '256MB'".into(), "max_wal_size = '1GB'".into(), "fsync = off".into()],
+        conf: vec!["wal_keep_size = '1GB'".into(), "max_wal_size = '1GB'".into(), "fsync = off".into()],
         ..Options::default()
     };
     let server = Postgres::create(&installation, &options)?;

@@ -104,7 +104,8 @@ fn restores_to_random_places_yield_the_ledger_of_that_moment() -> Result<()> {
     drop(server);
 
     log_files_are_the_server_s_own(&backstay, &standby, [first.end, switch])?;
-    let fetched = fetching_server(&backstay, &installation, &first)?;
+    let parting = standby.sql(&format!("SELECT '00000001' || substr(pg_walfile_name('{switch}'), 9)"))?;
+    let fetched = fetching_server(&backstay, &installation, &first, &parting)?;
     Ledger::read(&fetched.0)?.must_equal(&ends, &history).context("a restore that fetches its log itself")?;
     drop(fetched);
 
@@ -144,13 +145,23 @@ fn log_files_are_the_server_s_own(backstay: &Backstay, server: &Postgres, places
     Ok(())
 }
 
-/// What stock restic restored of a backup, as a server that gets its log by `restore_command`.
-fn fetching_server(backstay: &Backstay, installation: &Installation, backup: &Backup) -> Result<(Postgres, Scratch)> {
+/// What stock restic restored of a backup, as a server that gets its log by `restore_command`; `parting` is the file of the
+/// first timeline in which the second begins.
+fn fetching_server(
+    backstay: &Backstay,
+    installation: &Installation,
+    backup: &Backup,
+    parting: &str,
+) -> Result<(Postgres, Scratch)> {
     let root = Scratch::new()?;
     backstay.restic().restore(&backup.snapshot, root.path())?;
     let data = restic_restore(root.path())?;
     adopt_restic_restore(root.path(), &data)?;
     account::write(&data.join("recovery.signal"), "")?;
+    // A client that was ended between the two halves of its commit left a prepared transaction. PostgreSQL reads it in the
+    // old timeline's file, and asks the command for the new one's alone.
+    let place = data.join("pg_wal").join(parting).display().to_string();
+    backstay.ok(&["log", "fetch", "shop", parting, &place])?;
     let mut server = Postgres::adopt(installation, &data)?;
     let (config, program) = (backstay.config_file(), &backstay.install().program);
     server.configure(&format!(
