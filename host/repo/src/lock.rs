@@ -1,7 +1,8 @@
 //! Locks: writers share, pruning is alone.
 //!
-//! To take one: list, write ours, wait, list again, and remove ours when another excludes it.
-//! It is refreshed (a new file, then the old one removed) every five minutes and belongs to
+//! To take one: list, write ours, wait, list again, and remove ours when another excludes it. Of two who come at the same
+//! moment the one who writes later sees the other, wherever a listing shows all that was written before it; the wait is
+//! for stores that show it later. It is refreshed (a new file, then the old one removed) every five minutes and belongs to
 //! nobody after thirty. Stock restic follows the same protocol, so both may work side by side.
 
 use crate::limits::{LOCK_REFRESH, LOCK_SETTLE, LOCK_STALE, LOCK_VALID};
@@ -126,8 +127,11 @@ impl Lock {
     /// [`RepoErrorKind::Locked`]: our lock is given back then.
     pub async fn settle(&self) -> Result<()> {
         let look = || async {
-            tokio::time::sleep(LOCK_SETTLE).await;
             let Held { store, key, kind, .. } = &*self.held;
+            // To be alone always takes its time: so has whoever lost a lock unheard, to end what the last look allowed.
+            if *kind == LockKind::Exclusive || !store.shows_at_once().await {
+                tokio::time::sleep(LOCK_SETTLE).await;
+            }
             let own = self.held.state().id;
             if let Err(conflict) = refuse_conflicts(store, key, *kind, own).await {
                 self.give_back().await?;

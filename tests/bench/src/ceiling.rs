@@ -6,6 +6,7 @@
 //!   ceiling backup FOLDER            read, page checksum, SHA-256, zstd, AES with Poly1305; nothing is written
 //!   ceiling packs FOLDER             the same, and SHA-256 of what is sealed, which the format wants of packs
 //!   ceiling restore FOLDER SCRATCH   read, Poly1305, AES, zstd, SHA-256, write, make durable
+//!   ceiling disk FOLDER REPOSITORY SCRATCH   what a restore reads and writes, past the page cache, and nothing is done with it
 //! ```
 //!
 //! No repository and no sandbox surrounds it; what Backstay takes longer is its own cost. Answers
@@ -19,7 +20,7 @@ use std::{
     fs::File,
     hint::black_box,
     io::Write as _,
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{
         Mutex,
@@ -36,6 +37,11 @@ const IV_BYTES: usize = 16;
 const PAGE: usize = 8 << 10;
 /// What a thread takes at a time.
 const RANGE: u64 = limits::BATCH_BYTES as u64;
+
+/// What addresses and lengths of direct reads and writes are multiples of.
+const ALIGNMENT: usize = 4096;
+/// Threads that wait for the disk, so that it always has something to do.
+const DISK_THREADS: usize = 8;
 
 /// Folders that a backup leaves out.
 const LEFT_OUT: [&str; 1] = ["pg_wal"];
@@ -103,11 +109,15 @@ fn work(
 
 /// Runs `work` on every core; answers the sum and the seconds.
 fn on_all_cores(work: impl Fn() -> Result<u64> + Sync) -> Result<(u64, f64)> {
+    on_threads(std::thread::available_parallelism().map_or(2, usize::from), work)
+}
+
+/// The same on so many threads.
+fn on_threads(count: usize, work: impl Fn() -> Result<u64> + Sync) -> Result<(u64, f64)> {
     let total = AtomicU64::new(0);
     let begun = Instant::now();
     std::thread::scope(|scope| -> Result<()> {
-        let cores = std::thread::available_parallelism().map_or(2, usize::from);
-        let threads: Vec<_> = (0..cores).map(|_| scope.spawn(&work)).collect();
+        let threads: Vec<_> = (0..count).map(|_| scope.spawn(&work)).collect();
         for thread in threads {
             let bytes = thread.join().map_err(|_| anyhow::anyhow!("a thread died"))??;
             total.fetch_add(bytes, Ordering::Relaxed);
@@ -225,6 +235,43 @@ fn restore(files: &[(PathBuf, u64)], scratch: &Path) -> Result<(u64, f64)> {
     Ok((bytes, seconds))
 }
 
+/// Reads `sealed` and writes as much as `files` have, side by side and evenly mixed.
+fn disk(files: &[(PathBuf, u64)], sealed: &[(PathBuf, u64)], scratch: &Path) -> Result<(u64, f64)> {
+    let (reads, writes, next) = (ranges(sealed), ranges(files), AtomicUsize::new(0));
+    let direct = rustix::fs::OFlags::DIRECT.bits() as i32;
+    let share = |at: usize| at * reads.len() / writes.len();
+    let (bytes, seconds) = on_threads(DISK_THREADS, || {
+        let mut room = vec![0; RANGE as usize + ALIGNMENT];
+        let begin = room.as_ptr().align_offset(ALIGNMENT);
+        // Nothing that a disk could make less of.
+        let mut state = 1u64;
+        room.fill_with(|| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 33) as u8
+        });
+        let mut bytes = 0;
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some((path, start, length)) = writes.get(at) else { return Ok(bytes) };
+            for (path, start, length) in &reads[share(at)..share(at + 1)] {
+                let whole = (*length as usize).next_multiple_of(ALIGNMENT);
+                let file = File::options().read(true).custom_flags(direct).open(path)?;
+                // Shorter at a file's end.
+                file.read_at(&mut room[begin..begin + whole], *start).with_context(|| path.display().to_string())?;
+            }
+            let place = scratch.join(path.to_string_lossy().replace('/', "_"));
+            let mut options = File::options();
+            let file = options.write(true).create(true).truncate(false).custom_flags(direct).open(place)?;
+            let whole = (*length as usize).next_multiple_of(ALIGNMENT);
+            file.write_all_at(&room[begin..begin + whole], *start)?;
+            bytes += length;
+        }
+    })?;
+    let begun = Instant::now();
+    rustix::fs::syncfs(File::open(scratch)?)?;
+    Ok((bytes, seconds + begun.elapsed().as_secs_f64()))
+}
+
 fn main() -> Result<()> {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
     let mut files = Vec::new();
@@ -247,7 +294,15 @@ fn main() -> Result<()> {
             list(Path::new(folder), &mut files)?;
             restore(&files, Path::new(scratch))?
         }
-        _ => anyhow::bail!("usage: ceiling walk|reread|backup|packs FOLDER, or ceiling restore FOLDER SCRATCH"),
+        ["disk", folder, repository, scratch] => {
+            let mut sealed = Vec::new();
+            list(Path::new(folder), &mut files)?;
+            list(Path::new(repository), &mut sealed)?;
+            disk(&files, &sealed, Path::new(scratch))?
+        }
+        _ => anyhow::bail!(
+            "usage: ceiling walk|reread|backup|packs FOLDER, ceiling restore FOLDER SCRATCH, or ceiling disk FOLDER REPOSITORY SCRATCH"
+        ),
     };
     writeln!(std::io::stdout(), "{}", serde_json::json!({ "bytes": bytes, "seconds": seconds }))?;
     Ok(())

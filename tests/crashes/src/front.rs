@@ -63,6 +63,10 @@ impl Names for Front {
         }
         Ok(())
     }
+
+    async fn show_at_once(&self) -> bool {
+        self.world.medium == Medium::Folder && self.world.lag.is_zero()
+    }
 }
 
 fn error(refusal: Refusal, place: &str) -> Error {

@@ -454,6 +454,10 @@ impl Names for Below {
     async fn settle(&self, folder: &str) -> std::io::Result<()> {
         self.0.settle(&format!("{SECOND}/{folder}")).await
     }
+
+    async fn show_at_once(&self) -> bool {
+        self.0.show_at_once().await
+    }
 }
 
 fn maker_of(tags: &[String]) -> Option<u64> {

@@ -9,10 +9,11 @@ use crate::limits::{INDEX_BLOBS_MAX, PACK_BYTES};
 use crate::lock::{Lock, LockKind};
 use crate::pack::{BlobKind, PackedBlob};
 use crate::read::fetch::read_blob;
+use crate::store::folder_of;
 use crate::write::Packer;
 use crate::{Id, RepoError, RepoErrorKind, Repository, Result, document, snapshot};
 use serde::Serialize;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use tokio::runtime::Handle;
 
@@ -157,6 +158,7 @@ impl IndexRepair {
         if Sorted::load(&self.repository).await?.verdict() != self.changes.verdict {
             return Err(rot::otherwise());
         }
+        self.settle().await?;
         let salvaged = self.salvage().await?;
         self.lock.confirm().await?;
         for packs in files_of(&self.changes.write) {
@@ -187,6 +189,18 @@ impl IndexRepair {
             refused += u64::from(is_refused(store.delete(&pack.pack_key()).await)?);
         }
         Ok(refused)
+    }
+
+    /// Makes durable what others put there and the index will rely on: whoever wrote a pack that no index names may have
+    /// ended before its name was.
+    async fn settle(&self) -> Result<()> {
+        let store = self.repository.store();
+        let keys = self.plan.added_packs.iter().map(Id::pack_key);
+        let folders: BTreeSet<String> = keys.map(|key| folder_of(&key).to_owned()).collect();
+        for folder in &folders {
+            store.settle(folder).await?;
+        }
+        store.settle("index").await
     }
 
     /// Puts what opens of rotten packs into new ones, durable and indexed. Answers which packs are needed no more.

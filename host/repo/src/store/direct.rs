@@ -143,8 +143,19 @@ impl Direct {
     }
 }
 
+/// Numbers that `statfs` gives file systems that one kernel alone has in hand: ext, XFS, Btrfs, ZFS, F2FS, Bcachefs, tmpfs, and
+/// overlays of these. Others may show what another machine did later.
+const LOCAL_FILE_SYSTEMS: [u64; 8] =
+    [0xef53, 0x5846_5342, 0x9123_683e, 0x2fc1_2fc1, 0xf2f5_2010, 0xca45_1a4e, 0x0102_1994, 0x794c_7630];
+
 #[async_trait]
 impl Names for Direct {
+    async fn show_at_once(&self) -> bool {
+        let folder = self.folder.clone();
+        let asked = tokio::task::spawn_blocking(move || rustix::fs::statfs(&folder)).await;
+        matches!(asked, Ok(Ok(system)) if LOCAL_FILE_SYSTEMS.contains(&u64::try_from(system.f_type).unwrap_or_default()))
+    }
+
     async fn settle(&self, folder: &str) -> io::Result<()> {
         let folder = self.folder.join(folder);
         tokio::task::spawn_blocking(move || Self::sync_folder(&folder)).await?
@@ -192,6 +203,14 @@ mod tests {
             assert!(part == body[range.start as usize..range.end as usize], "{range:?}");
         }
         assert!(direct.get_range("key", 0..end + 1).is_none() && direct.get_range("other", 0..1).is_none());
+    }
+
+    #[tokio::test]
+    async fn file_systems_of_this_kernel_show_names_at_once_and_others_are_not_trusted_to() {
+        let folder = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        assert!(Direct::new(folder.path().to_owned()).show_at_once().await);
+        assert!(!Direct::new("/proc/self".into()).show_at_once().await);
+        assert!(!Direct::new(folder.path().join("absent")).show_at_once().await);
     }
 
     #[test]

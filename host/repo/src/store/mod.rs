@@ -70,6 +70,11 @@ pub trait Names: Send + Sync {
     /// Makes the names right in `folder` durable as they are, whoever put or removed them. A folder that is not there
     /// has none.
     async fn settle(&self, folder: &str) -> std::io::Result<()>;
+
+    /// Whether a listing shows, whoever asks and from wherever, every name that was there when it began.
+    async fn show_at_once(&self) -> bool {
+        false
+    }
 }
 
 /// What a listing knows of an object.
@@ -251,6 +256,15 @@ impl Store {
         let Some(names) = &self.names else { return Ok(()) };
         let settled = names.settle(folder).await;
         settled.map_err(|error| RepoError::io(format!("failed to make the names in {folder} durable"), error))
+    }
+
+    /// Whether a listing is known to show every name that was there when it began. Stores far away that do as much are
+    /// not told from those that do not.
+    pub(crate) async fn shows_at_once(&self) -> bool {
+        match &self.names {
+            Some(names) => names.show_at_once().await,
+            None => false,
+        }
     }
 
     /// Writes a large object past the page cache, where that can be done; answers whether it is there.
