@@ -1,7 +1,7 @@
 //! A server of a test: started, waited for, stopped.
 
 use crate::{
-    limits,
+    kill, limits,
     scratch::{Scratch, tail, wait_for},
 };
 use anyhow::{Result, bail};
@@ -68,8 +68,11 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        // A server's own children would outlive it; without their parent nobody starts them again.
+        let below = kill::descendants(self.child.id());
         let _ = self.child.kill();
         let _ = self.child.wait();
+        below.into_iter().for_each(kill::kill_9);
     }
 }
 
