@@ -3,8 +3,7 @@
 use crate::{
     account,
     install::{Install, install},
-    kill::descendants,
-    limits,
+    kill, limits,
     lsn::Lsn,
     postgres::{BACKUP_PASSWORD, BACKUP_USER},
     restic::Restic,
@@ -440,10 +439,7 @@ impl Running {
         let status = match wait_for("a command", limit, || Ok(child.try_wait()?)) {
             Ok(status) => status,
             Err(error) => {
-                let children = descendants(child.id());
-                let _ = child.kill();
-                children.into_iter().for_each(crate::kill::kill_9);
-                let _ = child.wait();
+                kill::family(&mut child);
                 return Err(error.context(format!("{} does not end:\n{}", self.what, self.log())));
             }
         };
@@ -475,10 +471,7 @@ impl Drop for Running {
         if std::thread::panicking() {
             eprintln!("{}:\n{}", self.what, self.log());
         }
-        let children = descendants(child.id());
-        let _ = child.kill();
-        children.into_iter().for_each(crate::kill::kill_9);
-        let _ = child.wait();
+        kill::family(&mut child);
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::seed::Seed;
 use anyhow::{Result, ensure};
 use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, set_child_subreaper, waitpid};
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 /// Which process of a job dies.
@@ -39,6 +40,15 @@ pub fn kill_9(pid: u32) {
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
         let _ = kill_process(pid, Signal::KILL);
     }
+}
+
+/// Kills a child and all below it, and waits until it is gone. Its own children would outlive it; without their parent
+/// nobody starts them again.
+pub fn family(child: &mut Child) {
+    let below = descendants(child.id());
+    let _ = child.kill();
+    below.into_iter().for_each(kill_9);
+    let _ = child.wait();
 }
 
 /// What a kill did.

@@ -245,13 +245,7 @@ impl Postgres {
         match how {
             Stop::Fast => kill_process(pid, Signal::INT)?,
             Stop::Immediate => kill_process(pid, Signal::QUIT)?,
-            Stop::Kill => {
-                let children = crate::kill::descendants(child.id());
-                kill_process(pid, Signal::KILL)?;
-                for child in children {
-                    crate::kill::kill_9(child);
-                }
-            }
+            Stop::Kill => crate::kill::family(&mut child),
         }
         match wait_for("the server to stop", limits::SERVER_STOP, || Ok(child.try_wait()?)) {
             Ok(_) => Ok(()),

@@ -68,11 +68,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // A server's own children would outlive it; without their parent nobody starts them again.
-        let below = kill::descendants(self.child.id());
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        below.into_iter().for_each(kill::kill_9);
+        kill::family(&mut self.child);
     }
 }
 
