@@ -235,7 +235,8 @@ fn restore(files: &[(PathBuf, u64)], scratch: &Path) -> Result<(u64, f64)> {
     Ok((bytes, seconds))
 }
 
-/// Reads `sealed` and writes as much as `files` have, side by side and evenly mixed.
+/// Reads `sealed` and writes as much as `files` have, side by side and evenly mixed. What is written is what was read
+/// last: a disk can make nothing less of it.
 fn disk(files: &[(PathBuf, u64)], sealed: &[(PathBuf, u64)], scratch: &Path) -> Result<(u64, f64)> {
     let (reads, writes, next) = (ranges(sealed), ranges(files), AtomicUsize::new(0));
     let direct = rustix::fs::OFlags::DIRECT.bits() as i32;
@@ -243,12 +244,6 @@ fn disk(files: &[(PathBuf, u64)], sealed: &[(PathBuf, u64)], scratch: &Path) -> 
     let (bytes, seconds) = on_threads(DISK_THREADS, || {
         let mut room = vec![0; RANGE as usize + ALIGNMENT];
         let begin = room.as_ptr().align_offset(ALIGNMENT);
-        // Nothing that a disk could make less of.
-        let mut state = 1u64;
-        room.fill_with(|| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            (state >> 33) as u8
-        });
         let mut bytes = 0;
         loop {
             let at = next.fetch_add(1, Ordering::Relaxed);

@@ -143,17 +143,26 @@ impl Direct {
     }
 }
 
-/// Numbers that `statfs` gives file systems that one kernel alone has in hand: ext, XFS, Btrfs, ZFS, F2FS, Bcachefs, tmpfs, and
-/// overlays of these. Others may show what another machine did later.
-const LOCAL_FILE_SYSTEMS: [u64; 8] =
-    [0xef53, 0x5846_5342, 0x9123_683e, 0x2fc1_2fc1, 0xf2f5_2010, 0xca45_1a4e, 0x0102_1994, 0x794c_7630];
+/// File systems that one kernel alone has in hand, by what statfs(2) calls them, and overlays of these. Others may show late
+/// what another machine did.
+const LOCAL_FILE_SYSTEMS: [(&str, u64); 8] = [
+    ("ext", 0xef53),
+    ("xfs", 0x5846_5342),
+    ("btrfs", 0x9123_683e),
+    ("zfs", 0x2fc1_2fc1),
+    ("f2fs", 0xf2f5_2010),
+    ("bcachefs", 0xca45_1a4e),
+    ("tmpfs", 0x0102_1994),
+    ("overlay", 0x794c_7630),
+];
 
 #[async_trait]
 impl Names for Direct {
     async fn show_at_once(&self) -> bool {
         let folder = self.folder.clone();
         let asked = tokio::task::spawn_blocking(move || rustix::fs::statfs(&folder)).await;
-        matches!(asked, Ok(Ok(system)) if LOCAL_FILE_SYSTEMS.contains(&u64::try_from(system.f_type).unwrap_or_default()))
+        let Ok(Ok(system)) = asked else { return false };
+        LOCAL_FILE_SYSTEMS.iter().any(|(_, number)| u64::try_from(system.f_type) == Ok(*number))
     }
 
     async fn settle(&self, folder: &str) -> io::Result<()> {
