@@ -229,7 +229,7 @@ fn units(rows: &[&'static Scenario], seed: u64) -> Vec<Unit> {
             units.extend(MEDIA.map(|medium| Unit::Sleeps { row, medium }));
         }
         if row.every_order {
-            units.push(Unit::Orders { row, medium: Medium::Objects });
+            units.extend(MEDIA.map(|medium| Unit::Orders { row, medium }));
         }
     }
     // They are taken from the end: chance comes last.
