@@ -360,10 +360,15 @@ impl Postgres {
 
     /// Makes this standby the primary in place of `old`, at its address, as a failover manager would.
     pub fn take_over(&mut self, old: &Self) -> Result<()> {
+        self.stand_in(old)?;
+        self.promote()
+    }
+
+    /// The first half of a failover: this standby answers at the address of `old`, as a standby.
+    pub fn stand_in(&mut self, old: &Self) -> Result<()> {
         self.stop(Stop::Fast)?;
         self.port = old.port;
-        self.start()?;
-        self.promote()
+        self.start()
     }
 
     /// Waits until somebody streams WAL under this name.

@@ -6,9 +6,10 @@ use backstay_tests::{
     backstay::Backstay,
     history::History,
     ledger::{self, Ledger, Workload},
+    limits,
     postgres::{Installation, Options, Postgres, Stop},
     rehearsal::Rehearsal,
-    scratch::Scratch,
+    scratch::{Scratch, wait_for},
     seed::Seed,
     target,
 };
@@ -42,7 +43,13 @@ fn restores_follow_the_surviving_history_after_a_crash_that_lost_commits() -> Re
     let lost = Ledger::read(&primary)?.transactions();
     primary.stop(Stop::Kill)?;
     load.stop_with_server()?;
-    standby.take_over(&primary)?;
+    // The archive, which has more than it, does not take it for another server.
+    standby.stand_in(&primary)?;
+    wait_for("the archive to meet a standby that is behind it", limits::ARCHIVE_CATCH_UP, || {
+        archive.must_run()?;
+        Ok(archive.log().contains("it is a standby, which may catch up").then_some(()))
+    })?;
+    standby.promote()?;
     standby.wait_streaming("backstay").with_context(|| archive.log())?;
     let survived = Ledger::read(&standby)?.transactions();
     assert!(survived < lost, "the failover was to lose commits: {survived} of {lost} survived");

@@ -163,6 +163,8 @@ impl Job<'_> {
     /// Up to where log flows.
     async fn start(&mut self) -> Result<(Session, Plan, Option<Note>)> {
         let mut session = Session::open_replication(self.settings).await?;
+        // Asked first: one that is promoted in between has told no more than a standby's log.
+        let is_standby = is_standby(&mut session).await?;
         let system = System::identify(&mut session).await?;
         self.identify(&system.identity).await?;
         let segment_bytes = setting(&mut session, "wal_segment_size").await?;
@@ -177,6 +179,7 @@ impl Job<'_> {
             (history, text) = (Some(parsed), Some(bytes));
         }
         let server = Server {
+            is_standby,
             timeline: server_timeline,
             end: system.tail.offset,
             history,
@@ -256,6 +259,16 @@ impl Job<'_> {
             host::sleep(SLOT_TAKEN_PAUSE_US).await;
         }
     }
+}
+
+/// Whether the server is in recovery.
+async fn is_standby(session: &mut Session) -> Result<bool> {
+    // Version 13 does not report it; there every transaction of a standby is read-only.
+    let told = match session.parameter("in_hot_standby") {
+        Some(told) => told.to_owned(),
+        None => setting(session, "transaction_read_only").await?,
+    };
+    Ok(told == "on")
 }
 
 async fn setting(session: &mut Session, name: &str) -> Result<String> {

@@ -6,8 +6,13 @@
 //!   C                           C                       C, at the tail
 //!   E, before E was left        C, which descends       E, at the tail, up to where it was left
 //!   E, where E was left         C, which descends       the timeline after E, at its first file
+//!   more than the server has    a standby               not yet
 //!   anything else                                       not at all: another history
 //! ```
+//!
+//! A standby may still get what it lacks. One that a failover manager has put in the primary's
+//! place without promoting it yet may even lack it for good, and says so with a new timeline
+//! once it is promoted. So a standby that is behind the archive is worth another look.
 
 use backstay_postgresql_wire::history::History;
 use backstay_postgresql_wire::lsn::Lsn;
@@ -18,6 +23,8 @@ use crate::position::position;
 /// What the server is.
 #[derive(Debug, Clone)]
 pub(super) struct Server {
+    /// Whether it was a standby before it told the rest.
+    pub(super) is_standby: bool,
     /// Its timeline.
     pub(super) timeline: u32,
     /// The end of its flushed log.
@@ -67,7 +74,7 @@ impl Server {
         let timeline = u32::try_from(tail.epoch)
             .map_err(|_| Error::new(ErrorKind::Corrupt, "the archive's tail is on no timeline"))?;
         if timeline > self.timeline {
-            return Err(elsewhere(format!(
+            return Err(self.behind(format!(
                 "the archive is on timeline {timeline}, the server on the older timeline {}",
                 self.timeline
             )));
@@ -75,7 +82,7 @@ impl Server {
         let here = Course { timeline, append_from: tail.offset, follows: None };
         if timeline == self.timeline {
             if self.end < tail.offset {
-                return Err(elsewhere(format!(
+                return Err(self.behind(format!(
                     "the server's log ends at {}, before the archive's at {}",
                     Lsn(self.end),
                     Lsn(tail.offset)
@@ -93,6 +100,14 @@ impl Server {
             return Ok(here);
         }
         Ok(self.after(timeline, left.0))
+    }
+
+    /// The archive has more than the server.
+    fn behind(&self, message: String) -> Error {
+        if self.is_standby {
+            return Error::new(ErrorKind::Unreachable, format!("{message}; it is a standby, which may catch up"));
+        }
+        elsewhere(message)
     }
 
     /// The timeline after `timeline`, which was left at `left`.
@@ -122,6 +137,7 @@ mod tests {
 
     fn server() -> Server {
         Server {
+            is_standby: false,
             timeline: 3,
             end: 0x900_0100,
             history: Some(History::parse(3, b"1\t0/5000110\tx\n2\t0/7000028\ty\n").unwrap()),
@@ -171,5 +187,15 @@ mod tests {
         let stranger = Server { history: None, ..server() };
         let error = stranger.course(Some(&position(1, 0))).unwrap_err();
         assert_eq!(error.kind, ErrorKind::Conflict);
+    }
+    #[test]
+    fn a_standby_that_is_behind_is_looked_at_again() {
+        let standby = Server { is_standby: true, ..server() };
+        for tail in [position(4, 0x800_0000), position(3, 0xa00_0000)] {
+            assert_eq!(standby.course(Some(&tail)).unwrap_err().kind, ErrorKind::Unreachable);
+        }
+        assert_eq!(standby.course(Some(&position(3, 0x800_1234))).unwrap(), on(3, 0x800_1234));
+        let stranger = Server { history: None, ..standby };
+        assert_eq!(stranger.course(Some(&position(1, 0))).unwrap_err().kind, ErrorKind::Conflict);
     }
 }
