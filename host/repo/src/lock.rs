@@ -9,6 +9,7 @@ use crate::limits::{LOCK_REFRESH, LOCK_SETTLE, LOCK_STALE, LOCK_VALID};
 use crate::{Id, MasterKey, RepoError, RepoErrorKind, Result, Store, document, origin::Origin};
 use backstay_core::Timestamp;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 use tokio::sync::OnceCell;
@@ -316,17 +317,37 @@ pub(crate) async fn unlock(store: &Store, key: &MasterKey, all: bool) -> Result<
     Ok(found)
 }
 
-/// All locks; those that vanish while we look are not there.
+/// All locks. One that vanishes while we look is given back or refreshed: a refreshed one is in the next listing.
 async fn load_all(store: &Store, key: &MasterKey) -> Result<Vec<(Id, LockFile)>> {
-    let mut locks = Vec::new();
-    for id in store.list("locks").await?.iter().filter_map(|object| Id::from_key(&object.key)) {
-        match document::load(store, key, "locks", id).await {
-            Ok(lock) => locks.push((id, lock)),
-            Err(error) if error.kind() == RepoErrorKind::NotFound => {}
+    let mut known = BTreeMap::new();
+    loop {
+        let listed: Vec<Id> =
+            store.list("locks").await?.iter().filter_map(|object| Id::from_key(&object.key)).collect();
+        if load_missing(store, key, &listed, &mut known).await? {
+            return Ok(listed.iter().filter_map(|id| known.remove_entry(id)).collect());
+        }
+    }
+}
+
+/// Reads those of `listed` that are not `known` yet; whether all were still there.
+async fn load_missing(
+    store: &Store,
+    key: &MasterKey,
+    listed: &[Id],
+    known: &mut BTreeMap<Id, LockFile>,
+) -> Result<bool> {
+    let mut all = true;
+    for id in listed {
+        if known.contains_key(id) {
+            continue;
+        }
+        match document::load(store, key, "locks", *id).await {
+            Ok(lock) => drop(known.insert(*id, lock)),
+            Err(error) if error.kind() == RepoErrorKind::NotFound => all = false,
             Err(error) => return Err(error),
         }
     }
-    Ok(locks)
+    Ok(all)
 }
 
 #[cfg(test)]
@@ -388,5 +409,22 @@ mod tests {
         assert_eq!(lock.confirm().await.unwrap_err().kind(), RepoErrorKind::LockLost);
         assert!(!lock.is_valid());
         assert!(!lock.held.refresh().await.unwrap());
+    }
+    #[tokio::test]
+    async fn a_lock_that_was_refreshed_after_the_listing_is_looked_for_again() {
+        let (store, key) = store();
+        let lock = Lock::take(&store, &key, LockKind::Exclusive).await.unwrap();
+        let before = lock.held.state().id.unwrap();
+        let other = document::save(&store, &key, "locks", &LockFile::now(LockKind::Shared)).await.unwrap();
+        lock.held.refresh().await.unwrap();
+        let mut known = BTreeMap::new();
+        assert!(!load_missing(&store, &key, &[before, other], &mut known).await.unwrap());
+        assert_eq!(known.keys().copied().collect::<Vec<_>>(), [other]);
+        let after = lock.held.state().id.unwrap();
+        assert!(load_missing(&store, &key, &[other, after], &mut known).await.unwrap());
+        assert!(known[&after].exclusive);
+        // One that was given back is not there.
+        store.delete(&other.key("locks")).await.unwrap();
+        assert_eq!(load_all(&store, &key).await.unwrap().len(), 1);
     }
 }
