@@ -96,13 +96,23 @@ def picture(title, samples):
     return "\n".join(out + ["</svg>", ""])
 
 
-def draw(title, lines):
-    """The picture, and the table of the steps, of these lines. Of Backstay alone: `perf` has samples of its own start."""
-    samples = Counter(tuple(stack) for stack in stacks(lines) if re.match(r"backstay|tokio|epoch", stack[0]))
-    total = sum(samples.values())
-    steps = Counter()
-    for stack, count in samples.items():
-        steps[step(stack)] += count
-    table = [f"| {title} | part of the CPU time |", "|---|---|"]
-    table += [f"| {name} | {count / total:.1%} |" for name, count in steps.most_common()]
-    return picture(title, samples), "\n".join(table)
+def read(lines, programs=r"backstay|tokio|epoch"):
+    """The samples in these lines, of some programs alone: `perf` has samples of its own start."""
+    return Counter(tuple(stack) for stack in stacks(lines) if re.match(programs, stack[0]))
+
+
+def table(title, columns, rate):
+    """Seconds of a core for each step. A column: its name, samples of which there are `rate` in a second, and seconds in
+    which a core had nothing to do, or nothing where they are not known."""
+    steps = []
+    for _, samples, _ in columns:
+        steps.append(Counter())
+        for stack, count in samples.items():
+            steps[-1][step(stack)] += count
+    lines = [f"| {title}, in seconds of a core | {' | '.join(name for name, _, _ in columns)} |", "|---" * (len(columns) + 1) + "|"]
+    for name, _ in steps[0].most_common():
+        lines.append(f"| {name} | {' | '.join(f'{step[name] / rate:.2f}' for step in steps)} |")
+    lines.append(f"| all of it | {' | '.join(f'{step.total() / rate:.2f}' for step in steps)} |")
+    if all(idle is not None for _, _, idle in columns):
+        lines.append(f"| cores without work | {' | '.join(f'{idle:.2f}' for _, _, idle in columns)} |")
+    return "\n".join(lines)

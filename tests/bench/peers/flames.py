@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Where Backstay's time goes: a flame graph and a table of the steps for a full backup, one that reads all again, a
-restore, and one over a damaged folder.
+restore, and one over a damaged folder. Given the ceiling, what the same steps take there stands beside it.
 
-    python3 tests/bench/peers/flames.py BACKSTAY PLUGINS OUT [--megabytes 4096]
+    python3 tests/bench/peers/flames.py BACKSTAY PLUGINS OUT [--megabytes 4096] [--ceiling CEILING]
 
 Needs `perf`, and a kernel that lets everybody use it: sysctl kernel.perf_event_paranoid=-1 kernel.kptr_restrict=0
 """
 
+import os
 import pathlib
 import subprocess
 
@@ -18,6 +19,10 @@ import script
 SAMPLES_A_SECOND = 499
 
 
+# What the ceiling calls the same work.
+CEILINGS = {"backup": "packs", "reread": "reread"}
+
+
 class Recorded(contenders.Backstay):
     """Keeps samples of what it does."""
 
@@ -26,15 +31,23 @@ class Recorded(contenders.Backstay):
     def measure(self, command):
         if not self.samples:
             return super().measure(command)
-        record = ["perf", "record", "--quiet", "-F", str(SAMPLES_A_SECOND), "-g", "-o", str(self.samples), "--"]
-        self.run([*record, *command])
+        self.idle = record(self.samples, command, lambda recording: self.run(recording))
 
 
-def picture(samples, title):
-    """The graph, and the table of the steps."""
+def record(samples, command, run):
+    """Has a command run and sampled; answers for how many seconds cores had nothing to do."""
+    before = os.times()
+    run(["perf", "record", "--quiet", "-F", str(SAMPLES_A_SECOND), "-g", "-o", str(samples), "--", *command])
+    after = os.times()
+    busy = sum(after[at] - before[at] for at in range(4))
+    return max(0, (after.elapsed - before.elapsed) * os.cpu_count() - busy)
+
+
+def taken(samples, *programs):
+    """The samples of a file of `perf`'s."""
     told = ["perf", "script", "--no-inline", "-i", samples]
     with subprocess.Popen(told, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, errors="replace") as process:
-        return flame.draw(title, process.stdout)
+        return flame.read(process.stdout, *programs)
 
 
 def pictures(arguments, folder):
@@ -52,7 +65,13 @@ def pictures(arguments, folder):
                 dataset.damage(into, 1, 0)
             backstay.samples = folder / f"{name}.data"
             work()
-            found[name] = picture(backstay.samples, title)
+            samples = taken(backstay.samples)
+            columns = [("Backstay", samples, backstay.idle)]
+            if arguments.ceiling and name in CEILINGS:
+                ceiling = [str(arguments.ceiling), CEILINGS[name], str(cluster.data)]
+                idle = record(folder / "ceiling.data", ceiling, lambda recording: subprocess.run(recording, check=True, stdout=subprocess.DEVNULL))
+                columns.append(("the ceiling", taken(folder / "ceiling.data", "ceiling"), idle))
+            found[name] = (flame.picture(title, samples), flame.table(title, columns, SAMPLES_A_SECOND))
         return found
     finally:
         cluster.stop()
@@ -61,6 +80,7 @@ def pictures(arguments, folder):
 def main():
     parser = script.parser(__doc__, megabytes=4096)
     parser.add_argument("out", type=pathlib.Path)
+    parser.add_argument("--ceiling", type=pathlib.Path)
     found, arguments = script.run(parser, pictures)
     for name, (graph, table) in found.items():
         (arguments.out / f"{name}-flame.svg").write_text(graph)
