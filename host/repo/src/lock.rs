@@ -317,35 +317,38 @@ pub(crate) async fn unlock(store: &Store, key: &MasterKey, all: bool) -> Result<
     Ok(found)
 }
 
-/// All locks. One that vanishes while we look is given back or refreshed: a refreshed one is in the next listing.
+/// All locks. One that vanishes while we look is given back or refreshed: a refreshed one is in the next listing. What a
+/// store goes on listing though it is gone is asked for once.
 async fn load_all(store: &Store, key: &MasterKey) -> Result<Vec<(Id, LockFile)>> {
     let mut known = BTreeMap::new();
     loop {
         let listed: Vec<Id> =
             store.list("locks").await?.iter().filter_map(|object| Id::from_key(&object.key)).collect();
         if load_missing(store, key, &listed, &mut known).await? {
-            return Ok(listed.iter().filter_map(|id| known.remove_entry(id)).collect());
+            return Ok(listed.iter().filter_map(|id| Some((*id, known.remove(id)??))).collect());
         }
     }
 }
 
-/// Reads those of `listed` that are not `known` yet; whether all were still there.
+/// Reads those of `listed` that are not `known` yet, nothing where one is gone; whether all these were still there.
 async fn load_missing(
     store: &Store,
     key: &MasterKey,
     listed: &[Id],
-    known: &mut BTreeMap<Id, LockFile>,
+    known: &mut BTreeMap<Id, Option<LockFile>>,
 ) -> Result<bool> {
     let mut all = true;
     for id in listed {
         if known.contains_key(id) {
             continue;
         }
-        match document::load(store, key, "locks", *id).await {
-            Ok(lock) => drop(known.insert(*id, lock)),
-            Err(error) if error.kind() == RepoErrorKind::NotFound => all = false,
+        let lock = match document::load(store, key, "locks", *id).await {
+            Ok(lock) => Some(lock),
+            Err(error) if error.kind() == RepoErrorKind::NotFound => None,
             Err(error) => return Err(error),
-        }
+        };
+        all &= lock.is_some();
+        known.insert(*id, lock);
     }
     Ok(all)
 }
@@ -410,6 +413,7 @@ mod tests {
         assert!(!lock.is_valid());
         assert!(!lock.held.refresh().await.unwrap());
     }
+
     #[tokio::test]
     async fn a_lock_that_was_refreshed_after_the_listing_is_looked_for_again() {
         let (store, key) = store();
@@ -419,10 +423,12 @@ mod tests {
         lock.held.refresh().await.unwrap();
         let mut known = BTreeMap::new();
         assert!(!load_missing(&store, &key, &[before, other], &mut known).await.unwrap());
-        assert_eq!(known.keys().copied().collect::<Vec<_>>(), [other]);
+        assert!(known[&other].is_some());
         let after = lock.held.state().id.unwrap();
-        assert!(load_missing(&store, &key, &[other, after], &mut known).await.unwrap());
-        assert!(known[&after].exclusive);
+        // Though the store lists late that one is gone, there is an end.
+        assert!(load_missing(&store, &key, &[before, other, after], &mut known).await.unwrap());
+        assert!(known[&after].as_ref().unwrap().exclusive);
+        assert!(known[&before].is_none());
         // One that was given back is not there.
         store.delete(&other.key("locks")).await.unwrap();
         assert_eq!(load_all(&store, &key).await.unwrap().len(), 1);

@@ -188,6 +188,7 @@ mod tests {
         let error = stranger.course(Some(&position(1, 0))).unwrap_err();
         assert_eq!(error.kind, ErrorKind::Conflict);
     }
+
     #[test]
     fn a_standby_that_is_behind_is_looked_at_again() {
         let standby = Server { is_standby: true, ..server() };
