@@ -17,6 +17,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import tempfile
 
 import contenders
 import report
@@ -106,6 +107,9 @@ def race(arguments, folder, cluster):
             for name in ("walk", "reread", "backup", "packs"):
                 results[f"ceiling {name}"].append(ceiling(arguments.ceiling, name, cluster.data))
                 say(f"ceiling    {name:22} {results[f'ceiling {name}'][-1]:7.2f} s")
+            with tempfile.TemporaryDirectory(dir=folder) as scratch:
+                results["ceiling stored"].append(ceiling(arguments.ceiling, "stored", cluster.data, scratch))
+            say(f"ceiling    {'stored':22} {results['ceiling stored'][-1]:7.2f} s")
         for one in running:
             one.reset()
             note("full", one, one.backup())

@@ -102,8 +102,8 @@ def read(lines, programs=r"backstay|tokio|epoch"):
 
 
 def table(title, columns, rate):
-    """Seconds of a core for each step. A column: its name, samples of which there are `rate` in a second, and seconds in
-    which a core had nothing to do."""
+    """Seconds of a core for each step. A column: its name, samples of which there are `rate` in a second, and what cores
+    did besides, in seconds by name."""
     steps = []
     for _, samples, _ in columns:
         steps.append(Counter())
@@ -113,5 +113,6 @@ def table(title, columns, rate):
     for name, _ in steps[0].most_common():
         lines.append(f"| {name} | {' | '.join(f'{step[name] / rate:.2f}' for step in steps)} |")
     lines.append(f"| all of it | {' | '.join(f'{step.total() / rate:.2f}' for step in steps)} |")
-    lines.append(f"| cores without work | {' | '.join(f'{idle:.2f}' for _, _, idle in columns)} |")
+    for name in columns[0][2]:
+        lines.append(f"| {name} | {' | '.join(f'{besides[name]:.2f}' for _, _, besides in columns)} |")
     return "\n".join(lines)

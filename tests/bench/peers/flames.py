@@ -31,16 +31,21 @@ class Recorded(contenders.Backstay):
     def measure(self, command):
         if not self.samples:
             return super().measure(command)
-        self.idle = record(self.samples, command, lambda recording: self.run(recording))
+        self.besides = record(self.samples, command, lambda recording: self.run(recording))
+
+
+def cores():
+    """Seconds that cores have had nothing to do, and that the machine below gave to others, since it started: proc(5)."""
+    ticks = [int(field) for field in pathlib.Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
+    rate = os.sysconf("SC_CLK_TCK")
+    return {"cores without work": sum(ticks[3:5]) / rate, "taken by the machine below": ticks[7] / rate}
 
 
 def record(samples, command, run):
-    """Has a command run and sampled; answers for how many seconds cores had nothing to do."""
-    before = os.times()
+    """Has a command run and sampled; answers what cores did besides, in seconds."""
+    before = cores()
     run(["perf", "record", "--quiet", "-F", str(SAMPLES_A_SECOND), "-g", "-o", str(samples), "--", *command])
-    after = os.times()
-    busy = sum(after[at] - before[at] for at in range(4))
-    return max(0, (after.elapsed - before.elapsed) * os.cpu_count() - busy)
+    return {name: seconds - before[name] for name, seconds in cores().items()}
 
 
 def taken(samples, *programs):
@@ -66,11 +71,11 @@ def pictures(arguments, folder):
             backstay.samples = folder / f"{name}.data"
             work()
             samples = taken(backstay.samples)
-            columns = [("Backstay", samples, backstay.idle)]
+            columns = [("Backstay", samples, backstay.besides)]
             if arguments.ceiling and name in CEILINGS:
                 ceiling = [str(arguments.ceiling), CEILINGS[name], str(cluster.data)]
-                idle = record(folder / "ceiling.data", ceiling, lambda recording: subprocess.run(recording, check=True, stdout=subprocess.DEVNULL))
-                columns.append(("the ceiling", taken(folder / "ceiling.data", "ceiling"), idle))
+                besides = record(folder / "ceiling.data", ceiling, lambda recording: subprocess.run(recording, check=True, stdout=subprocess.DEVNULL))
+                columns.append(("the ceiling", taken(folder / "ceiling.data", "ceiling"), besides))
             found[name] = (flame.picture(title, samples), flame.table(title, columns, SAMPLES_A_SECOND))
         return found
     finally:

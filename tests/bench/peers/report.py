@@ -22,6 +22,7 @@ CEILINGS = {
     "ceiling reread": "content read again (read, page checksum, SHA-256)",
     "ceiling backup": "a full backup (read, page checksum, SHA-256, zstd, AES; nothing is written)",
     "ceiling packs": "the same with SHA-256 of the packs, which the format wants",
+    "ceiling stored": "the same, and what is sealed is written past the page cache and made durable",
     "ceiling restore": "a restore (read, AES, zstd, SHA-256, write, make durable; all in the page cache)",
     "ceiling disk": "a restore's reads and writes past the page cache, with nothing done in between",
 }

@@ -5,6 +5,7 @@
 //!   ceiling reread FOLDER            read, page checksum, SHA-256
 //!   ceiling backup FOLDER            read, page checksum, SHA-256, zstd, AES with Poly1305; nothing is written
 //!   ceiling packs FOLDER             the same, and SHA-256 of what is sealed, which the format wants of packs
+//!   ceiling stored FOLDER SCRATCH    the same, and what is sealed is written past the page cache and made durable
 //!   ceiling restore FOLDER SCRATCH   read, Poly1305, AES, zstd, SHA-256, write, make durable
 //!   ceiling disk FOLDER REPOSITORY SCRATCH   what a restore reads and writes, past the page cache, and nothing is done with it
 //! ```
@@ -25,6 +26,7 @@ use std::{
     sync::{
         Mutex,
         atomic::{AtomicU64, AtomicUsize, Ordering},
+        mpsc::{Receiver, SyncSender, sync_channel},
     },
     time::Instant,
 };
@@ -42,6 +44,9 @@ const RANGE: u64 = limits::BATCH_BYTES as u64;
 const ALIGNMENT: usize = 4096;
 /// Threads that wait for the disk, so that it always has something to do.
 const DISK_THREADS: usize = 8;
+/// What is written at a time, as a backup writes packs, and how many may be on their way.
+const PACK: usize = 16 << 20;
+const PACKS_MAX: usize = 3;
 
 /// Folders that a backup leaves out.
 const LEFT_OUT: [&str; 1] = ["pg_wal"];
@@ -67,6 +72,62 @@ enum Depth {
     Packed,
 }
 
+/// A buffer for direct writes.
+struct Room {
+    bytes: Vec<u8>,
+    begin: usize,
+    filled: usize,
+}
+
+impl Room {
+    fn new() -> Self {
+        let bytes = vec![0; PACK + ALIGNMENT];
+        let begin = bytes.as_ptr().align_offset(ALIGNMENT);
+        Self { bytes, begin, filled: 0 }
+    }
+
+    /// Takes what has room in it; answers the rest.
+    fn take<'a>(&mut self, from: &'a [u8]) -> &'a [u8] {
+        let (now, later) = from.split_at(from.len().min(PACK - self.filled));
+        self.bytes[self.begin + self.filled..][..now.len()].copy_from_slice(now);
+        self.filled += now.len();
+        later
+    }
+}
+
+/// Rooms on their way to the disk, and back.
+struct Disk {
+    full: SyncSender<Room>,
+    empty: Mutex<Receiver<Room>>,
+}
+
+impl Disk {
+    /// Hands a room to the disk once it is full; waits while too many are under way.
+    fn write(&self, room: &mut Room, mut sealed: &[u8]) -> Result<()> {
+        loop {
+            sealed = room.take(sealed);
+            if room.filled < PACK {
+                return Ok(());
+            }
+            let other = self.empty.lock().map_err(|_| anyhow::anyhow!("a thread died"))?.recv()?;
+            self.full.send(std::mem::replace(room, other))?;
+        }
+    }
+}
+
+/// Writes rooms one behind the other, until nobody fills any.
+fn write_all(file: &File, full: Receiver<Room>, empty: SyncSender<Room>) -> Result<()> {
+    let mut end = 0;
+    for mut room in full {
+        let whole = room.filled.next_multiple_of(ALIGNMENT);
+        file.write_all_at(&room.bytes[room.begin..room.begin + whole], end)?;
+        (end, room.filled) = (end + whole as u64, 0);
+        // Nobody waits for it at the end.
+        let _ = empty.send(room);
+    }
+    Ok(file.sync_all()?)
+}
+
 /// One thread's share: chunks that nobody had before are compressed and sealed.
 fn work(
     ranges: &[(&Path, u64, u64)],
@@ -74,7 +135,9 @@ fn work(
     known: &Mutex<HashSet<Id>>,
     key: &MasterKey,
     depth: Depth,
+    disk: Option<&Disk>,
 ) -> Result<u64> {
+    let mut room = disk.map(|_| Room::new());
     let mut compressor = zstd::bulk::Compressor::new(limits::ZSTD_LEVEL)?;
     let mut buffer = vec![0; RANGE as usize];
     let (mut sealed, mut pack) = (Vec::new(), Vec::new());
@@ -102,7 +165,13 @@ fn work(
         // Two packs side by side, as a backup hashes them.
         let halves = pack.split_at(pack.len() / 2);
         black_box(Id::of_each(&[halves.0, halves.1]));
+        if let (Some(disk), Some(room)) = (disk, &mut room) {
+            disk.write(room, &pack)?;
+        }
         pack.clear();
+    }
+    if let (Some(disk), Some(room)) = (disk, room) {
+        disk.full.send(room)?;
     }
     Ok(bytes)
 }
@@ -140,7 +209,32 @@ fn ranges(files: &[(PathBuf, u64)]) -> Vec<(&Path, u64, u64)> {
 fn backup(files: &[(PathBuf, u64)], depth: Depth) -> Result<(u64, f64)> {
     let ranges = ranges(files);
     let (next, known, key) = (AtomicUsize::new(0), Mutex::new(HashSet::new()), MasterKey::random());
-    on_all_cores(|| work(&ranges, &next, &known, &key, depth))
+    on_all_cores(|| work(&ranges, &next, &known, &key, depth, None))
+}
+
+fn stored(files: &[(PathBuf, u64)], scratch: &Path) -> Result<(u64, f64)> {
+    let ranges = ranges(files);
+    let (next, known, key) = (AtomicUsize::new(0), Mutex::new(HashSet::new()), MasterKey::random());
+    let place = scratch.join("stored");
+    let direct = rustix::fs::OFlags::DIRECT.bits() as i32;
+    let file = File::options().write(true).create_new(true).custom_flags(direct).open(&place)?;
+    let (to_disk, full) = sync_channel(PACKS_MAX);
+    let (give_back, empty) = sync_channel(PACKS_MAX);
+    (0..PACKS_MAX).try_for_each(|_| give_back.send(Room::new()))?;
+    let disk = Disk { full: to_disk, empty: Mutex::new(empty) };
+    let begun = Instant::now();
+    let bytes = std::thread::scope(|scope| -> Result<u64> {
+        let file = &file;
+        // Where it fails, both channels close and everybody ends.
+        let writer = scope.spawn(move || write_all(file, full, give_back));
+        let (bytes, _) = on_all_cores(|| work(&ranges, &next, &known, &key, Depth::Packed, Some(&disk)))?;
+        drop(disk);
+        writer.join().map_err(|_| anyhow::anyhow!("a thread died"))??;
+        Ok(bytes)
+    })?;
+    let seconds = begun.elapsed().as_secs_f64();
+    std::fs::remove_file(place)?;
+    Ok((bytes, seconds))
 }
 
 /// A range as it lies sealed, and where it goes.
@@ -285,6 +379,10 @@ fn main() -> Result<()> {
             };
             backup(&files, depth)?
         }
+        ["stored", folder, scratch] => {
+            list(Path::new(folder), &mut files)?;
+            stored(&files, Path::new(scratch))?
+        }
         ["restore", folder, scratch] => {
             list(Path::new(folder), &mut files)?;
             restore(&files, Path::new(scratch))?
@@ -296,7 +394,7 @@ fn main() -> Result<()> {
             disk(&files, &sealed, Path::new(scratch))?
         }
         _ => anyhow::bail!(
-            "usage: ceiling walk|reread|backup|packs FOLDER, ceiling restore FOLDER SCRATCH, or ceiling disk FOLDER REPOSITORY SCRATCH"
+            "usage: ceiling walk|reread|backup|packs FOLDER, ceiling stored|restore FOLDER SCRATCH, or ceiling disk FOLDER REPOSITORY SCRATCH"
         ),
     };
     writeln!(std::io::stdout(), "{}", serde_json::json!({ "bytes": bytes, "seconds": seconds }))?;
