@@ -7,17 +7,14 @@ restore, and one over a damaged folder. Given the ceiling, what the same steps t
 Needs `perf`, and a kernel that lets everybody use it: sysctl kernel.perf_event_paranoid=-1 kernel.kptr_restrict=0
 """
 
-import os
 import pathlib
 import subprocess
 
 import contenders
 import dataset
 import flame
+import samples
 import script
-
-SAMPLES_A_SECOND = 499
-
 
 # What the ceiling calls the same work.
 CEILINGS = {"backup": "packs", "reread": "reread"}
@@ -26,33 +23,16 @@ CEILINGS = {"backup": "packs", "reread": "reread"}
 class Recorded(contenders.Backstay):
     """Keeps samples of what it does."""
 
-    samples = None
+    recording = None
 
     def measure(self, command):
-        if not self.samples:
+        if not self.recording:
             return super().measure(command)
-        self.besides = record(self.samples, command, lambda recording: self.run(recording))
+        self.besides = samples.record(self.recording, command, self.run)
 
 
-def cores():
-    """Seconds that cores have had nothing to do, and that the machine below gave to others, since it started: proc(5)."""
-    ticks = [int(field) for field in pathlib.Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
-    rate = os.sysconf("SC_CLK_TCK")
-    return {"cores without work": sum(ticks[3:5]) / rate, "taken by the machine below": ticks[7] / rate}
-
-
-def record(samples, command, run):
-    """Has a command run and sampled; answers what cores did besides, in seconds."""
-    before = cores()
-    run(["perf", "record", "--quiet", "-F", str(SAMPLES_A_SECOND), "-g", "-o", str(samples), "--", *command])
-    return {name: seconds - before[name] for name, seconds in cores().items()}
-
-
-def taken(samples, *programs):
-    """The samples of a file of `perf`'s."""
-    told = ["perf", "script", "--no-inline", "-i", samples]
-    with subprocess.Popen(told, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, errors="replace") as process:
-        return flame.read(process.stdout, *programs)
+def quietly(command):
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
 def pictures(arguments, folder):
@@ -68,15 +48,15 @@ def pictures(arguments, folder):
         for name, title, work in steps:
             if name == "mended":
                 dataset.damage(into, 1, 0)
-            backstay.samples = folder / f"{name}.data"
+            backstay.recording = folder / f"{name}.data"
             work()
-            samples = taken(backstay.samples)
-            columns = [("Backstay", samples, backstay.besides)]
+            sampled = samples.taken(backstay.recording)
+            columns = [("Backstay", sampled, backstay.besides)]
             if arguments.ceiling and name in CEILINGS:
                 ceiling = [str(arguments.ceiling), CEILINGS[name], str(cluster.data)]
-                besides = record(folder / "ceiling.data", ceiling, lambda recording: subprocess.run(recording, check=True, stdout=subprocess.DEVNULL))
-                columns.append(("the ceiling", taken(folder / "ceiling.data", "ceiling"), besides))
-            found[name] = (flame.picture(title, samples), flame.table(title, columns, SAMPLES_A_SECOND))
+                besides = samples.record(folder / "ceiling.data", ceiling, quietly)
+                columns.append(("the ceiling", samples.taken(folder / "ceiling.data", "ceiling"), besides))
+            found[name] = (flame.picture(title, sampled), flame.table(title, columns, samples.A_SECOND))
         return found
     finally:
         cluster.stop()

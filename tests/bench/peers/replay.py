@@ -1,17 +1,19 @@
 #!/usr/bin/env python3
 """How fast log files come for replay, beside how fast PostgreSQL replays them; and how soon a command is at work.
 
-    python3 tests/bench/peers/replay.py BACKSTAY PLUGINS [--megabytes 1500]
+    python3 tests/bench/peers/replay.py BACKSTAY PLUGINS [--megabytes 1500] [--profile]
 
 A server writes log while Backstay archives it. Then a restored copy replays it from where a restore has laid it out, and
 `backstay log fetch --ahead 32` gets the same files one after another, as a `restore_command` would, with nobody replaying
 in between. PostgreSQL's own figure for the replay is taken from its log. Twice: how fast it replays depends on what the
-log holds, transactions of pgbench or one table that is updated whole, in order, time and again.
+log holds, transactions of pgbench or one table that is updated whole, in order, time and again. With --profile the files
+are fetched once more under `perf`, and a table says where the time goes (see flames.py for what that needs).
 """
 
 import os
 import pathlib
 import re
+import socket
 import statistics
 import subprocess
 import tempfile
@@ -19,6 +21,8 @@ import time
 
 import contenders
 import dataset
+import flame
+import samples
 import script
 
 SEGMENT = 16 << 20
@@ -93,6 +97,18 @@ def fetch(backstay, restored):
     return (len(names) - 1) * SEGMENT / (time.monotonic() - begun)
 
 
+def profiled(backstay, restored, title):
+    """Seconds of a core of the same, by step."""
+    names = sorted(name for name in os.listdir(restored / "pg_wal") if re.fullmatch("[0-9A-F]{24}", name))
+    into = pathlib.Path(tempfile.mkdtemp(prefix="profiled-", dir=backstay.folder))
+    loop = 'for name in "${@:3}"; do "$1" --quiet log fetch shop "$name" "$2" --ahead ' + str(AHEAD) + " || exit; done"
+    command = ["bash", "-c", loop, "fetch", backstay.binary, str(into / "RECOVERYXLOG"), *names[:-1]]
+    besides = samples.record(into / "samples", command, backstay.run)
+    fetched = samples.taken(into / "samples", r"backstay|tokio|epoch|bash")
+    what = f"{(len(names) - 1) * SEGMENT / 1e6:.0f} MB of log of {title}, file after file"
+    return flame.table(what, [("Backstay", fetched, besides)], samples.A_SECOND)
+
+
 def starts(backstay):
     """Milliseconds from the start of the program until the plugin has logged in, looked and told."""
     took = []
@@ -103,15 +119,35 @@ def starts(backstay):
     return took
 
 
+def calls(backstay, port):
+    """Milliseconds from the start of the program until the plugin calls at the database: at one that never answers, so that
+    nothing of the server's own time is in it."""
+    took = []
+    settings = pathlib.Path(backstay.environment["BACKSTAY_CONFIG"])
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        elsewhere = settings.with_name("elsewhere.toml")
+        elsewhere.write_text(settings.read_text().replace(f"127.0.0.1:{port}", f"127.0.0.1:{listening.getsockname()[1]}"))
+        environment = {**backstay.environment, "BACKSTAY_CONFIG": str(elsewhere)}
+        for _ in range(STARTS):
+            begun = time.monotonic()
+            process = subprocess.Popen([backstay.binary, "inspect", "shop"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+            connection, _ = listening.accept()
+            took.append((time.monotonic() - begun) * 1000)
+            process.kill()
+            process.wait()
+            connection.close()
+    return took
+
+
 def race(arguments, folder, load):
-    """Bytes a second of each fetch and of the replay, and how long a start took."""
+    """Bytes a second of each fetch and of the replay, how long a start took, and a table of the steps if wanted."""
     folder.mkdir()
     cluster = dataset.Cluster(folder)
     cluster.create()
     try:
         backstay = contenders.Backstay(folder, cluster, arguments.backstay, arguments.plugins, method="stream")
         backstay.reset()
-        took = starts(backstay)
+        took = (calls(backstay, cluster.port), starts(backstay))
         archive = subprocess.Popen([backstay.binary, "--quiet", "archive", "shop"], stdout=subprocess.DEVNULL, env=backstay.environment)
         backstay.backup()
         load(cluster, arguments.megabytes)
@@ -124,22 +160,32 @@ def race(arguments, folder, load):
         cluster.stop()
     restored = folder / "restored"
     backstay.run([backstay.binary, "restore", "shop", "--into", str(restored), "--to", "latest"])
-    return [fetch(backstay, restored) for _ in range(FETCHES)], replay(folder, restored), took
+    fetched = [fetch(backstay, restored) for _ in range(FETCHES)]
+    table = profiled(backstay, restored, load.__name__.replace("_", " ")) if arguments.profile else None
+    return fetched, replay(folder, restored), took, table
 
 
 def measure(arguments, folder):
-    lines, all_starts = [], []
+    lines, called, started = [], [], []
     for load in (transactions, whole_table):
-        fetched, replayed, took = race(arguments, folder / load.__name__, load)
-        all_starts += took
+        fetched, replayed, took, table = race(arguments, folder / load.__name__, load)
+        called += took[0]
+        started += took[1]
         middle = statistics.median(fetched)
         lines += [f"log of {load.__name__.replace('_', ' ')}",
                   f"  log fetch, file after file: {middle / 1e6:7.0f} MB/s ({min(fetched) / 1e6:.0f} to {max(fetched) / 1e6:.0f})",
                   f"  replay by PostgreSQL:       {replayed / 1e6:7.0f} MB/s",
                   f"  ratio:                      {middle / replayed:7.1f}"]
-    lines.append(f"inspect, from start to end:   {statistics.median(all_starts):7.0f} ms "
-                 f"({min(all_starts):.0f} to {max(all_starts):.0f})")
+        lines += ["", table, ""] if table else []
+    for what, took in (("until the plugin calls at the server", called), ("to the end", started)):
+        lines.append(f"inspect, from the start {what}: {statistics.median(took):.0f} ms ({min(took):.0f} to {max(took):.0f})")
     return "\n".join(lines)
 
 
-print(script.run(script.parser(__doc__, megabytes=1500), measure)[0])
+def main():
+    parser = script.parser(__doc__, megabytes=1500)
+    parser.add_argument("--profile", action="store_true")
+    print(script.run(parser, measure)[0])
+
+
+main()
