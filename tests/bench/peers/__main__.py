@@ -31,12 +31,6 @@ def say(text):
     print(text, file=sys.stderr, flush=True)
 
 
-def ceiling(program, *what):
-    """The unavoidable work alone, on all cores; seconds."""
-    out = subprocess.run([program, *what], check=True, stdout=subprocess.PIPE).stdout
-    return json.loads(out)["seconds"]
-
-
 def files_below(folder):
     for root, folders, names in os.walk(folder):
         folders.sort()
@@ -102,14 +96,19 @@ def race(arguments, folder, cluster):
             {"seconds": measured.seconds, "memory": measured.memory, "added": measured.added})
         say(f"{phase:10} {one.name:22} {measured.seconds:7.2f} s {measured.memory / 2**20:6.0f} MiB {measured.added / 1e6:9.1f} MB added")
 
+    def ceiling(name, *more):
+        """The unavoidable work alone, on all cores."""
+        out = subprocess.run([arguments.ceiling, name, cluster.data, *more], check=True, stdout=subprocess.PIPE).stdout
+        seconds = json.loads(out)["seconds"]
+        results[f"ceiling {name}"].append(seconds)
+        say(f"ceiling    {name:22} {seconds:7.2f} s")
+
     for number in range(arguments.rounds):
         if arguments.ceiling:
             for name in ("walk", "reread", "backup", "packs"):
-                results[f"ceiling {name}"].append(ceiling(arguments.ceiling, name, cluster.data))
-                say(f"ceiling    {name:22} {results[f'ceiling {name}'][-1]:7.2f} s")
+                ceiling(name)
             with tempfile.TemporaryDirectory(dir=folder) as scratch:
-                results["ceiling stored"].append(ceiling(arguments.ceiling, "stored", cluster.data, scratch))
-            say(f"ceiling    {'stored':22} {results['ceiling stored'][-1]:7.2f} s")
+                ceiling("stored", scratch)
         for one in running:
             one.reset()
             note("full", one, one.backup())
@@ -127,14 +126,10 @@ def race(arguments, folder, cluster):
         for one in going_on:
             note("appended", one, one.backup())
         if arguments.ceiling:
-            scratch = folder / "ceiling"
-            scratch.mkdir()
-            results["ceiling restore"].append(ceiling(arguments.ceiling, "restore", cluster.data, scratch))
-            # Everybody's repository is about as large.
-            results["ceiling disk"].append(ceiling(arguments.ceiling, "disk", cluster.data, running[0].repository, scratch))
-            shutil.rmtree(scratch)
-            for name in ("restore", "disk"):
-                say(f"ceiling    {name:22} {results[f'ceiling {name}'][-1]:7.2f} s")
+            with tempfile.TemporaryDirectory(dir=folder) as scratch:
+                ceiling("restore", scratch)
+                # Everybody's repository is about as large.
+                ceiling("disk", running[0].repository, scratch)
         for one in running:
             into = folder / "restored"
             cold(one.repository)

@@ -84,28 +84,33 @@ def replay(folder, restored):
     return (at(done) - at(start)) / float(done[3])
 
 
+def laid_out(restored):
+    """Names of the log files that a restore has laid out, but for the last: it may be partial."""
+    return sorted(name for name in os.listdir(restored / "pg_wal") if re.fullmatch("[0-9A-F]{24}", name))[:-1]
+
+
 def fetch(backstay, restored):
     """Bytes a second of `log fetch`, file after file."""
-    names = sorted(name for name in os.listdir(restored / "pg_wal") if re.fullmatch("[0-9A-F]{24}", name))
+    names = laid_out(restored)
     # A folder of its own: what an earlier round fetched ahead must not count.
     into = pathlib.Path(tempfile.mkdtemp(prefix="fetched-", dir=backstay.folder))
     begun = time.monotonic()
-    for name in names[:-1]:
+    for name in names:
         subprocess.run([backstay.binary, "--quiet", "log", "fetch", "shop", name, str(into / "RECOVERYXLOG"), "--ahead", str(AHEAD)],
                        check=True, stdout=subprocess.DEVNULL, env=backstay.environment)
         assert os.stat(into / "RECOVERYXLOG").st_size == SEGMENT
-    return (len(names) - 1) * SEGMENT / (time.monotonic() - begun)
+    return len(names) * SEGMENT / (time.monotonic() - begun)
 
 
 def profiled(backstay, restored, title):
     """Seconds of a core of the same, by step."""
-    names = sorted(name for name in os.listdir(restored / "pg_wal") if re.fullmatch("[0-9A-F]{24}", name))
+    names = laid_out(restored)
     into = pathlib.Path(tempfile.mkdtemp(prefix="profiled-", dir=backstay.folder))
     loop = 'for name in "${@:3}"; do "$1" --quiet log fetch shop "$name" "$2" --ahead ' + str(AHEAD) + " || exit; done"
-    command = ["bash", "-c", loop, "fetch", backstay.binary, str(into / "RECOVERYXLOG"), *names[:-1]]
+    command = ["bash", "-c", loop, "fetch", backstay.binary, str(into / "RECOVERYXLOG"), *names]
     besides = samples.record(into / "samples", command, backstay.run)
     fetched = samples.taken(into / "samples", r"backstay|tokio|epoch|bash")
-    what = f"{(len(names) - 1) * SEGMENT / 1e6:.0f} MB of log of {title}, file after file"
+    what = f"{len(names) * SEGMENT / 1e6:.0f} MB of log of {title}, file after file"
     return flame.table(what, [("Backstay", fetched, besides)], samples.A_SECOND)
 
 

@@ -26,7 +26,7 @@ use std::{
     sync::{
         Mutex,
         atomic::{AtomicU64, AtomicUsize, Ordering},
-        mpsc::{Receiver, SyncSender, sync_channel},
+        mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
     },
     time::Instant,
 };
@@ -42,6 +42,8 @@ const RANGE: u64 = limits::BATCH_BYTES as u64;
 
 /// What addresses and lengths of direct reads and writes are multiples of.
 const ALIGNMENT: usize = 4096;
+/// What a file is opened with for them.
+const DIRECT: i32 = rustix::fs::OFlags::DIRECT.bits() as i32;
 /// Threads that wait for the disk, so that it always has something to do.
 const DISK_THREADS: usize = 8;
 /// What is written at a time, as a backup writes packs, and how many may be on their way.
@@ -72,7 +74,7 @@ enum Depth {
     Packed,
 }
 
-/// A buffer for direct writes.
+/// A buffer for direct reads and writes.
 struct Room {
     bytes: Vec<u8>,
     begin: usize,
@@ -80,10 +82,15 @@ struct Room {
 }
 
 impl Room {
-    fn new() -> Self {
-        let bytes = vec![0; PACK + ALIGNMENT];
+    fn new(bytes: usize) -> Self {
+        let bytes = vec![0; bytes + ALIGNMENT];
         let begin = bytes.as_ptr().align_offset(ALIGNMENT);
         Self { bytes, begin, filled: 0 }
+    }
+
+    /// As much as holds so many bytes and may be read or written directly.
+    fn whole(&mut self, bytes: usize) -> &mut [u8] {
+        &mut self.bytes[self.begin..][..bytes.next_multiple_of(ALIGNMENT)]
     }
 
     /// Takes what has room in it; answers the rest.
@@ -116,12 +123,13 @@ impl Disk {
 }
 
 /// Writes rooms one behind the other, until nobody fills any.
-fn write_all(file: &File, full: Receiver<Room>, empty: SyncSender<Room>) -> Result<()> {
+fn write_rooms(file: &File, full: Receiver<Room>, empty: Sender<Room>) -> Result<()> {
     let mut end = 0;
     for mut room in full {
-        let whole = room.filled.next_multiple_of(ALIGNMENT);
-        file.write_all_at(&room.bytes[room.begin..room.begin + whole], end)?;
-        (end, room.filled) = (end + whole as u64, 0);
+        let whole = room.whole(room.filled);
+        file.write_all_at(whole, end)?;
+        end += whole.len() as u64;
+        room.filled = 0;
         // Nobody waits for it at the end.
         let _ = empty.send(room);
     }
@@ -137,7 +145,7 @@ fn work(
     depth: Depth,
     disk: Option<&Disk>,
 ) -> Result<u64> {
-    let mut room = disk.map(|_| Room::new());
+    let mut room = disk.map(|_| Room::new(PACK));
     let mut compressor = zstd::bulk::Compressor::new(limits::ZSTD_LEVEL)?;
     let mut buffer = vec![0; RANGE as usize];
     let (mut sealed, mut pack) = (Vec::new(), Vec::new());
@@ -206,28 +214,26 @@ fn ranges(files: &[(PathBuf, u64)]) -> Vec<(&Path, u64, u64)> {
         .collect()
 }
 
-fn backup(files: &[(PathBuf, u64)], depth: Depth) -> Result<(u64, f64)> {
+fn backup(files: &[(PathBuf, u64)], depth: Depth, disk: Option<&Disk>) -> Result<(u64, f64)> {
     let ranges = ranges(files);
     let (next, known, key) = (AtomicUsize::new(0), Mutex::new(HashSet::new()), MasterKey::random());
-    on_all_cores(|| work(&ranges, &next, &known, &key, depth, None))
+    on_all_cores(|| work(&ranges, &next, &known, &key, depth, disk))
 }
 
+/// The same, all of it, with what is sealed on the disk in the end.
 fn stored(files: &[(PathBuf, u64)], scratch: &Path) -> Result<(u64, f64)> {
-    let ranges = ranges(files);
-    let (next, known, key) = (AtomicUsize::new(0), Mutex::new(HashSet::new()), MasterKey::random());
     let place = scratch.join("stored");
-    let direct = rustix::fs::OFlags::DIRECT.bits() as i32;
-    let file = File::options().write(true).create_new(true).custom_flags(direct).open(&place)?;
+    let file = File::options().write(true).create_new(true).custom_flags(DIRECT).open(&place)?;
     let (to_disk, full) = sync_channel(PACKS_MAX);
-    let (give_back, empty) = sync_channel(PACKS_MAX);
-    (0..PACKS_MAX).try_for_each(|_| give_back.send(Room::new()))?;
+    let (give_back, empty) = channel();
+    (0..PACKS_MAX).try_for_each(|_| give_back.send(Room::new(PACK)))?;
     let disk = Disk { full: to_disk, empty: Mutex::new(empty) };
     let begun = Instant::now();
     let bytes = std::thread::scope(|scope| -> Result<u64> {
+        // Has its ends of both channels: where it fails, everybody ends.
         let file = &file;
-        // Where it fails, both channels close and everybody ends.
-        let writer = scope.spawn(move || write_all(file, full, give_back));
-        let (bytes, _) = on_all_cores(|| work(&ranges, &next, &known, &key, Depth::Packed, Some(&disk)))?;
+        let writer = scope.spawn(move || write_rooms(file, full, give_back));
+        let (bytes, _) = backup(files, Depth::Packed, Some(&disk))?;
         drop(disk);
         writer.join().map_err(|_| anyhow::anyhow!("a thread died"))??;
         Ok(bytes)
@@ -333,26 +339,21 @@ fn restore(files: &[(PathBuf, u64)], scratch: &Path) -> Result<(u64, f64)> {
 /// last: a disk can make nothing less of it.
 fn disk(files: &[(PathBuf, u64)], sealed: &[(PathBuf, u64)], scratch: &Path) -> Result<(u64, f64)> {
     let (reads, writes, next) = (ranges(sealed), ranges(files), AtomicUsize::new(0));
-    let direct = rustix::fs::OFlags::DIRECT.bits() as i32;
     let share = |at: usize| at * reads.len() / writes.len();
     let (bytes, seconds) = on_threads(DISK_THREADS, || {
-        let mut room = vec![0; RANGE as usize + ALIGNMENT];
-        let begin = room.as_ptr().align_offset(ALIGNMENT);
-        let mut bytes = 0;
+        let (mut room, mut bytes) = (Room::new(RANGE as usize), 0);
         loop {
             let at = next.fetch_add(1, Ordering::Relaxed);
             let Some((path, start, length)) = writes.get(at) else { return Ok(bytes) };
             for (path, start, length) in &reads[share(at)..share(at + 1)] {
-                let whole = (*length as usize).next_multiple_of(ALIGNMENT);
-                let file = File::options().read(true).custom_flags(direct).open(path)?;
+                let file = File::options().read(true).custom_flags(DIRECT).open(path)?;
                 // Shorter at a file's end.
-                file.read_at(&mut room[begin..begin + whole], *start).with_context(|| path.display().to_string())?;
+                file.read_at(room.whole(*length as usize), *start).with_context(|| path.display().to_string())?;
             }
             let place = scratch.join(path.to_string_lossy().replace('/', "_"));
             let mut options = File::options();
-            let file = options.write(true).create(true).truncate(false).custom_flags(direct).open(place)?;
-            let whole = (*length as usize).next_multiple_of(ALIGNMENT);
-            file.write_all_at(&room[begin..begin + whole], *start)?;
+            let file = options.write(true).create(true).truncate(false).custom_flags(DIRECT).open(place)?;
+            file.write_all_at(room.whole(*length as usize), *start)?;
             bytes += length;
         }
     })?;
@@ -377,7 +378,7 @@ fn main() -> Result<()> {
                 "backup" => Depth::Sealed,
                 _ => Depth::Packed,
             };
-            backup(&files, depth)?
+            backup(&files, depth, None)?
         }
         ["stored", folder, scratch] => {
             list(Path::new(folder), &mut files)?;
