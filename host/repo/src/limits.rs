@@ -164,6 +164,11 @@ pub const READ_BYTES_MAX: u64 = 8 << 20;
 pub const READ_GAP_BYTES_MAX: u64 = 256 << 10;
 /// Reads in flight: with [`READ_BYTES_MAX`] this bounds memory of a restore to about 150 MiB.
 pub const READS_MAX: usize = 8;
+/// What one thread looks at of a file that is there: a table of a gigabyte occupies all cores.
+pub const LOOK_AT_ONCE_BYTES: u64 = 64 << 20;
+/// So many missing blobs are fetched before the rest of a folder is looked at: some 32 MiB. All that is found while
+/// those are on their way is fetched together next, in the order of the packs.
+pub const WANTS_AT_ONCE: usize = 256;
 /// A restore tells the disk to begin whenever so much has landed: a second's work of a good disk.
 pub const SYNC_EVERY_BYTES: u64 = 256 << 20;
 /// Bytes of packs that are read whole and held at the same time, however many cores look at them.

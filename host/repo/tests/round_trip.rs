@@ -313,6 +313,46 @@ async fn what_is_right_already_stays_and_what_does_not_belong_goes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_large_file_is_looked_at_in_parts_and_mended_in_all_of_them() {
+    let repository = in_memory().await;
+    let session = repository.backup(BackupOptions::default()).await.unwrap();
+    // Two whole parts and a bit, of few different chunks.
+    let part = limits::LOOK_AT_ONCE_BYTES as usize;
+    let pages: Vec<u8> = noise(9, 1 << 20).into_iter().cycle().take(2 * part + 5 * PAGE + 7).collect();
+    session.put_file(&path("data/base/1"), attributes(), body(&pages, 1 << 20)).await.unwrap();
+    session.put_file(&path("data/empty"), attributes(), body(b"", 1)).await.unwrap();
+    let backup = session.commit(meta()).await.unwrap();
+    let reader = repository.open_snapshot(&backup.id).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let seen = Arc::new(std::sync::Mutex::new((0, 0)));
+    let chunk = 128 << 10;
+    let last = pages.len() % chunk;
+    // Where a part begins, ends, and the file ends; then what is cut off; then all of it, which is not there.
+    for (wrong, length, right) in [
+        (vec![0, part - 1, part, 2 * part, pages.len() - 1], pages.len(), pages.len() - 3 * chunk - last),
+        (vec![], part + 1, part),
+        (vec![], 0, 0),
+    ] {
+        let mut there = pages[..length].to_vec();
+        wrong.iter().for_each(|at| there[*at] ^= 1);
+        std::fs::create_dir_all(folder.path().join("base")).unwrap();
+        std::fs::write(folder.path().join("base/1"), &there).unwrap();
+        *seen.lock().unwrap() = (0, 0);
+        let sink = Arc::clone(&seen);
+        let progress: Arc<dyn Fn(PlaceProgress) + Send + Sync> = Arc::new(move |now: PlaceProgress| {
+            let mut seen = sink.lock().unwrap();
+            *seen = (seen.0.max(now.bytes_done), seen.1.max(now.files_done));
+        });
+        let options = PlaceOptions { progress: Some(progress), ..PlaceOptions::default() };
+        let summary = reader.place(&path("data"), &open(folder.path()), options).await.unwrap();
+        assert_eq!(summary.kept_bytes, right as u64);
+        assert_eq!(*seen.lock().unwrap(), (pages.len() as u64, 2));
+        assert!(std::fs::read(folder.path().join("base/1")).unwrap() == pages);
+        assert_eq!(std::fs::read(folder.path().join("empty")).unwrap(), b"");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn any_flipped_bit_on_the_store_is_noticed() {
     let repository = in_memory().await;
     let bytes = noise(7, 200_000);

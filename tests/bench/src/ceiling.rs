@@ -14,6 +14,7 @@
 //! `{"bytes": …, "seconds": …}`.
 
 use anyhow::{Context, Result};
+use backstay_audited::{LARGE_PAGE_BYTES, ask_for_large_pages};
 use backstay_postgresql_wire::page::page_checksum;
 use backstay_repo::{Id, MasterKey, limits};
 use std::{
@@ -74,7 +75,7 @@ enum Depth {
     Packed,
 }
 
-/// A buffer for direct reads and writes.
+/// A buffer for direct reads and writes, in large pages as Backstay's.
 struct Room {
     bytes: Vec<u8>,
     begin: usize,
@@ -83,9 +84,10 @@ struct Room {
 
 impl Room {
     fn new(bytes: usize) -> Self {
-        let bytes = vec![0; bytes + ALIGNMENT];
-        let begin = bytes.as_ptr().align_offset(ALIGNMENT);
-        Self { bytes, begin, filled: 0 }
+        let mut room = vec![0; bytes + LARGE_PAGE_BYTES];
+        let begin = room.as_ptr().align_offset(LARGE_PAGE_BYTES);
+        ask_for_large_pages(&mut room[begin..begin + bytes]);
+        Self { bytes: room, begin, filled: 0 }
     }
 
     /// As much as holds so many bytes and may be read or written directly.

@@ -6,8 +6,11 @@ use crate::aligned::{ALIGNMENT, DIRECT, is_lawful, is_unable};
 use crate::limits::DIRECT_RUN_BYTES_MIN;
 use crate::node_path::NodePath;
 use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt};
+use rustix::fs::Advice;
+use rustix::io::ReadWriteFlags;
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSliceMut};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -21,6 +24,8 @@ pub(crate) struct Landing<'a> {
     /// Set once the file system turns out to have no direct writes.
     unable: &'a AtomicBool,
     last: Option<Open>,
+    /// For what a file has.
+    there: Vec<u8>,
 }
 
 struct Open {
@@ -31,19 +36,13 @@ struct Open {
 
 impl<'a> Landing<'a> {
     pub(crate) fn new(into: &'a Dir, unable: &'a AtomicBool) -> Self {
-        Self { into, unable, last: None }
+        Self { into, unable, last: None, there: Vec::new() }
     }
 
     /// Writes `bytes` at `offset` of the file with this number and path; answers how many of them went through the page
     /// cache.
     pub(crate) fn write_at(&mut self, number: u32, path: &NodePath, offset: u64, bytes: &[u8]) -> Result<u64> {
-        let last = match &mut self.last {
-            Some(last) if last.number == number => last,
-            _ => {
-                let cached = open_file(self.into, path)?.into_std();
-                self.last.insert(Open { number, cached, direct: None })
-            }
-        };
+        let last = open(&mut self.last, self.into, number, path)?;
         let whole = bytes.len() - bytes.len() % ALIGNMENT;
         let mut direct = 0;
         if is_lawful(bytes, offset) && whole >= DIRECT_RUN_BYTES_MIN && !self.unable.load(Ordering::Relaxed) {
@@ -60,6 +59,64 @@ impl<'a> Landing<'a> {
         last.cached.write_all_at(rest, offset + direct as u64).map_err(failed(path))?;
         Ok(rest.len() as u64)
     }
+
+    /// The same for a file that was there before: of what the page cache has of it, blocks that are right are left alone.
+    /// A page that rotted is a small part of its chunk, and a disk is the busier the more it is told to write.
+    pub(crate) fn mend_at(&mut self, number: u32, path: &NodePath, offset: u64, bytes: &[u8]) -> Result<u64> {
+        let last = open(&mut self.last, self.into, number, path)?;
+        let mut there = std::mem::take(&mut self.there);
+        there.resize(bytes.len(), 0);
+        // Whatever keeps it from being read: then all is written.
+        let read = read_cached(&last.cached, &mut there, offset).unwrap_or(0);
+        let mut cached = 0;
+        for run in differing(&there[..read], bytes, offset) {
+            cached += self.write_at(number, path, offset + run.start as u64, &bytes[run])?;
+        }
+        self.there = there;
+        Ok(cached)
+    }
+}
+
+/// The file with this number, as the last one that was opened.
+fn open<'a>(last: &'a mut Option<Open>, into: &Dir, number: u32, path: &NodePath) -> Result<&'a mut Open> {
+    Ok(match last.take() {
+        Some(open) if open.number == number => last.insert(open),
+        _ => {
+            let cached = open_file(into, path)?.into_std();
+            // Bytes that are looked at should not bring their neighbours.
+            let _ = rustix::fs::fadvise(&cached, 0, None, Advice::Random);
+            last.insert(Open { number, cached, direct: None })
+        }
+    })
+}
+
+/// Reads what the page cache has from `offset` on, without waiting for the disk.
+fn read_cached(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    Ok(rustix::io::preadv2(file, &mut [IoSliceMut::new(buffer)], offset, ReadWriteFlags::NOWAIT)?)
+}
+
+/// Runs of blocks in which `wanted` is not `there`, which may be shorter; both lie at `offset` of a file, whose blocks count.
+fn differing<'a>(there: &'a [u8], wanted: &'a [u8], offset: u64) -> impl Iterator<Item = Range<usize>> + 'a {
+    let block = move |start: usize| {
+        let rest = ALIGNMENT - (offset as usize + start) % ALIGNMENT;
+        start..(start + rest).min(wanted.len())
+    };
+    let differs = move |block: &Range<usize>| there.get(block.clone()) != Some(&wanted[block.clone()]);
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let mut run: Option<Range<usize>> = None;
+        while at < wanted.len() {
+            let next = block(at);
+            at = next.end;
+            match (&mut run, differs(&next)) {
+                (None, true) => run = Some(next),
+                (Some(run), true) => run.end = next.end,
+                (Some(_), false) => break,
+                (None, false) => {}
+            }
+        }
+        run
+    })
 }
 
 fn write_directly(into: &Dir, path: &NodePath, file: &mut Open, offset: u64, bytes: &[u8]) -> io::Result<()> {
@@ -79,6 +136,51 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::aligned::AlignedBuffer;
+
+    #[test]
+    fn blocks_that_are_right_are_left_alone() {
+        let wanted: Vec<u8> = (0..5 * ALIGNMENT).map(|at| (at * 31 >> 3) as u8).collect();
+        let runs = |wrong: &[usize], offset: u64, length: usize| {
+            let mut there = wanted.clone();
+            wrong.iter().for_each(|at| there[*at] ^= 1);
+            let runs: Vec<_> = differing(&there[..length], &wanted, offset).map(|run| (run.start, run.end)).collect();
+            runs
+        };
+        let (block, all) = (ALIGNMENT, wanted.len());
+        assert_eq!(runs(&[], 0, all), []);
+        assert_eq!(runs(&[0], 0, all), [(0, block)]);
+        assert_eq!(runs(&[block - 1, block, 4 * block], 0, all), [(0, 2 * block), (4 * block, all)]);
+        // Blocks of the file count, wherever the bytes begin.
+        assert_eq!(runs(&[block], 4096 + 100, all), [(block - 100, 2 * block - 100)]);
+        assert_eq!(runs(&[all - 1], 100, all), [(all - 100, all)]);
+        // What is not known is written.
+        assert_eq!(runs(&[block], 0, 3 * block + 1), [(block, 2 * block), (3 * block, all)]);
+        assert_eq!(runs(&[], 0, 0), [(0, all)]);
+    }
+
+    #[test]
+    fn a_file_that_was_there_is_mended_whatever_the_cache_has_of_it() {
+        let folder = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let into = Dir::open_ambient_dir(folder.path(), cap_std::ambient_authority()).unwrap();
+        let (bytes, unable) = (4 * DIRECT_RUN_BYTES_MIN, AtomicBool::new(false));
+        let wanted: Vec<u8> = (0..bytes).map(|at| (at * 31 >> 3) as u8).collect();
+        let path = NodePath::new(None, b"file").unwrap();
+        let mut buffer = AlignedBuffer::default();
+        buffer.extend(bytes).copy_from_slice(&wanted);
+        for (wrong, warm) in
+            [(0..1, bytes), (5000..5001, bytes), (5000..90_000, bytes), (0..bytes, bytes), (7..8, 0), (7..8, 9000)]
+        {
+            let mut there = wanted.clone();
+            there[wrong.clone()].iter_mut().for_each(|byte| *byte ^= 1);
+            std::fs::write(folder.path().join("file"), &there).unwrap();
+            let file = File::open(folder.path().join("file")).unwrap();
+            file.sync_all().unwrap();
+            rustix::fs::fadvise(&file, 0, None, Advice::DontNeed).unwrap();
+            file.read_exact_at(&mut vec![0; warm], 0).unwrap();
+            Landing::new(&into, &unable).mend_at(0, &path, 0, buffer.bytes()).unwrap();
+            assert!(std::fs::read(folder.path().join("file")).unwrap() == wanted, "{wrong:?}, {warm} bytes cached");
+        }
+    }
 
     #[test]
     fn bytes_land_where_they_belong_whichever_way_they_take() {

@@ -5,6 +5,7 @@
 //! ```
 
 pub(crate) mod fetch;
+mod fill;
 mod landing;
 mod place;
 mod scan;

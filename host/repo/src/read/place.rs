@@ -1,28 +1,24 @@
 //! Making a folder equal to a part of a backup.
 //!
 //! ```text
-//!   sweep ► folders ► scan files (keep what is right) ► reads, many at once ► write ► finish
+//!   sweep ► folders ► fill: files looked at, what is missing fetched and written ► finish
 //! ```
 //!
-//! Every blob is verified before it is written. A file is finished (mode, time) when its last blob
-//! has landed, folders at the end, deepest first, and then all of it is made durable at once. After
-//! an error or a crash the folder is incomplete; placing again goes on with what is there.
+//! A file is finished (mode, time) when its last blob has landed, folders at the end, deepest first, and then all of it
+//! is made durable at once. After an error or a crash the folder is incomplete; placing again goes on with what is there.
 
-use super::fetch::{self, Read, Reads};
-use super::landing::Landing;
+use super::fill::Content;
 use super::{SnapshotReader, scan};
 use crate::aligned::AlignedBuffer;
-use crate::limits::{READS_MAX, SYNC_EVERY_BYTES};
+use crate::limits::SYNC_EVERY_BYTES;
 use crate::node_path::NodePath;
 use crate::tree::{Node, NodeKind};
 use crate::{RepoError, RepoErrorKind, Result};
 use backstay_core::{RelativePath, Timestamp};
 use cap_std::fs::{Dir, File, Permissions, PermissionsExt};
-use futures::{StreamExt, TryStreamExt};
 use rustix::fs::{AtFlags, Timespec, Timestamps};
 use scan::failed;
 use std::collections::{BTreeSet, HashMap};
-use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -60,26 +56,19 @@ pub struct PlaceSummary {
 }
 
 /// A file being placed.
-struct Target {
-    path: NodePath,
+pub(super) struct Target {
+    pub(super) path: NodePath,
     mode: u32,
     modified: Timestamp,
-    fresh: bool,
-    /// Blobs that have not landed.
-    missing: AtomicUsize,
+    /// Whether it was made just now: what is not written reads as zeros.
+    pub(super) fresh: AtomicBool,
+    /// Parts that nobody has looked at, and blobs that have not landed: with the last of them it is finished.
+    pub(super) missing: AtomicUsize,
 }
 
-/// A blob to be written: its number in the index, the file's number, the offset.
-#[derive(Clone, Copy)]
-struct Want {
-    blob: u32,
-    file: u32,
-    at: u64,
-}
-
-struct Placing {
-    reader: SnapshotReader,
-    into: Dir,
+pub(super) struct Placing {
+    pub(super) reader: SnapshotReader,
+    pub(super) into: Dir,
     /// The folder, opened before anything was written: what the disk loses from then on is told to this handle, once.
     disk: File,
     /// What it told on the way.
@@ -94,7 +83,7 @@ struct Placing {
     /// Whether it is at it.
     syncing: AtomicBool,
     /// Whether the file system turned out to have no direct writes.
-    no_direct: AtomicBool,
+    pub(super) no_direct: AtomicBool,
     /// Buffers for plaintext that nobody uses.
     spare: Mutex<Vec<AlignedBuffer>>,
 }
@@ -119,7 +108,7 @@ impl SnapshotReader {
             .collect();
         let (files, others): (Vec<Listed>, Vec<Listed>) =
             listed.into_iter().partition(|(_, node)| matches!(node.kind, NodeKind::File { .. }));
-        let sizes = files.iter().map(|(_, node)| file_bytes(node));
+        let (targets, contents) = split(files)?;
         let placing = Arc::new(Placing {
             reader: self.clone(),
             into: into.try_clone().map_err(failed("."))?,
@@ -127,8 +116,8 @@ impl SnapshotReader {
             disk: into.open(".").map_err(failed("."))?,
             lost: Mutex::default(),
             progress: options.progress,
-            bytes_total: sizes.fold(0, u64::saturating_add),
-            files_total: files.len() as u64,
+            bytes_total: contents.iter().map(|content| content.bytes).fold(0, u64::saturating_add),
+            files_total: targets.len() as u64,
             bytes_done: AtomicU64::new(0),
             files_done: AtomicU64::new(0),
             unsynced: AtomicU64::new(0),
@@ -136,7 +125,7 @@ impl SnapshotReader {
             no_direct: AtomicBool::new(false),
             spare: Mutex::default(),
         });
-        let keep = files.iter().map(|(path, _)| (path.clone(), false));
+        let keep = targets.iter().map(|target| (target.path.clone(), false));
         let keep: HashMap<NodePath, bool> = keep
             .chain(others.iter().map(|(path, node)| (path.clone(), matches!(node.kind, NodeKind::Directory { .. }))))
             .collect();
@@ -147,20 +136,24 @@ impl SnapshotReader {
             Ok::<_, RepoError>(others)
         })
         .await??;
-        let (targets, wants, kept_bytes) = placing.scan_all(files).await?;
-        let targets = Arc::new(targets);
-        placing.fetch_all(&targets, wants).await?;
+        let kept_bytes = placing.fill(targets, contents).await?;
         let here = Arc::clone(&placing);
         tokio::task::spawn_blocking(move || here.finish_others(&others)).await??;
         Ok(PlaceSummary { files: placing.files_total, bytes: placing.bytes_total, kept_bytes })
     }
 }
 
-fn file_bytes(node: &Node) -> u64 {
-    match node.kind {
-        NodeKind::File { bytes, .. } => bytes,
-        _ => 0,
-    }
+/// Where files go, and what they have; both in the same order.
+fn split(files: Vec<Listed>) -> Result<(Vec<Target>, Vec<Content>)> {
+    let both = files.into_iter().map(|(path, node)| {
+        let NodeKind::File { bytes, content } = node.kind else {
+            return Err(RepoError::new(RepoErrorKind::Internal, format!("{path} is not a file")));
+        };
+        let (fresh, missing) = (AtomicBool::default(), AtomicUsize::default());
+        let target = Target { path, mode: node.mode, modified: node.modified, fresh, missing };
+        Ok((target, Content { bytes, ids: content }))
+    });
+    both.collect()
 }
 
 impl Placing {
@@ -182,131 +175,12 @@ impl Placing {
         Ok(())
     }
 
-    /// Looks at what is there, many files at once.
-    async fn scan_all(self: &Arc<Self>, files: Vec<Listed>) -> Result<(Vec<Target>, Vec<Want>, u64)> {
-        // Some wait for the disk.
-        let at_once = 2 * std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
-        let mut scans = futures::stream::iter(files.into_iter().zip(0u32..))
-            .map(|(file, number)| {
-                let here = Arc::clone(self);
-                async move { tokio::task::spawn_blocking(move || here.scan_one(file, number)).await? }
-            })
-            .buffered(at_once);
-        let (mut targets, mut wants, mut kept) = (Vec::new(), Vec::new(), 0);
-        while let Some((target, missing, right)) = scans.try_next().await? {
-            targets.push(target);
-            wants.extend(missing);
-            kept += right;
-        }
-        Ok((targets, wants, kept))
-    }
-
-    fn scan_one(&self, (path, node): Listed, number: u32) -> Result<(Target, Vec<Want>, u64)> {
-        let index = &self.reader.index;
-        let NodeKind::File { bytes, content } = node.kind else {
-            return Err(RepoError::new(RepoErrorKind::Internal, format!("{path} is not a file")));
-        };
-        let numbers: Vec<u32> = content.iter().map(|id| index.number(id)).collect::<Result<_>>()?;
-        let wanted: Vec<_> =
-            numbers.iter().map(|number| index.place(*number).blob).map(|blob| (blob.id, blob.plain_length())).collect();
-        let sum: u64 = wanted.iter().map(|(_, length)| u64::from(*length)).sum();
-        if sum != bytes {
-            return Err(RepoError::damaged(&path, format!("its content has {sum} bytes, not {bytes}")));
-        }
-        let mut buffer = self.spare().pop().unwrap_or_default();
-        let scanned = scan::scan_file(&self.into, &path, &wanted, &mut buffer);
-        self.spare().push(buffer);
-        let scanned = scanned?;
-        let wants: Vec<Want> =
-            scanned.missing.iter().map(|(blob, at)| Want { blob: numbers[*blob], file: number, at: *at }).collect();
-        let missing: u64 = scanned.missing.iter().map(|(blob, _)| u64::from(wanted[*blob].1)).sum();
-        let target = Target {
-            path,
-            mode: node.mode,
-            modified: node.modified,
-            fresh: scanned.fresh,
-            missing: AtomicUsize::new(wants.len()),
-        };
-        if wants.is_empty() {
-            self.finish(&target)?;
-        }
-        self.advance(bytes - missing, u64::from(wants.is_empty()));
-        Ok((target, wants, bytes - missing))
-    }
-
-    /// Fetches what is missing, in the order of the packs.
-    async fn fetch_all(self: &Arc<Self>, targets: &Arc<Vec<Target>>, mut wants: Vec<Want>) -> Result<()> {
-        let index = Arc::clone(&self.reader.index);
-        wants.sort_unstable_by_key(|want| {
-            let place = index.place(want.blob);
-            (place.pack, place.blob.offset, want.file, want.at)
-        });
-        let sorted = wants.into_iter().map(move |want| (index.place(want.blob), want));
-        futures::stream::iter(Reads::new(sorted))
-            .map(|read| {
-                let (here, targets) = (Arc::clone(self), Arc::clone(targets));
-                async move { here.fetch_one(targets, read).await }
-            })
-            .buffer_unordered(READS_MAX)
-            .try_collect()
-            .await
-    }
-
-    async fn fetch_one(self: Arc<Self>, targets: Arc<Vec<Target>>, read: Read<Want>) -> Result<()> {
-        let pack = self.reader.index.pack(read.pack).pack_key();
-        let repository = &self.reader.repository;
-        let bytes = fetch::get(repository.store(), &pack, read.range.clone()).await?;
-        let key = Arc::clone(repository.shared_key());
-        let here = Arc::clone(&self);
-        tokio::task::spawn_blocking(move || {
-            let spare = here.spare().pop();
-            let mut plain = spare.unwrap_or_default();
-            let mut landing = Landing::new(&here.into, &here.no_direct);
-            let landed = fetch::open_all(&key, &pack, read, bytes, &mut plain, |plain, wants| {
-                here.land(&targets, &mut landing, plain, &wants)
-            });
-            here.spare().push(plain);
-            landed
-        })
-        .await?
-    }
-
-    /// Writes a group of blobs: `wants` says which part of `plain` goes where.
-    fn land(
-        self: &Arc<Self>,
-        targets: &[Target],
-        landing: &mut Landing<'_>,
-        plain: &[u8],
-        wants: &[(Want, Range<usize>)],
-    ) -> Result<()> {
-        // What lies side by side here and there is written at once.
-        let runs = wants.chunk_by(|(one, from), (next, to)| {
-            one.file == next.file && one.at + from.len() as u64 == next.at && from.end == to.start
-        });
-        for run in runs {
-            let [(first, from), ..] = run else { continue };
-            let target = &targets[first.file as usize];
-            let to = run.last().map_or(from.end, |(_, last)| last.end);
-            // A file that was just made reads as zeros.
-            if !(target.fresh && scan::is_zero(&plain[from.start..to])) {
-                let cached = landing.write_at(first.file, &target.path, first.at, &plain[from.start..to])?;
-                self.sync_now_and_then(cached);
-            }
-            let last = target.missing.fetch_sub(run.len(), Ordering::AcqRel) == run.len();
-            if last {
-                self.finish(target)?;
-            }
-            self.advance((to - from.start) as u64, u64::from(last));
-        }
-        Ok(())
-    }
-
-    fn spare(&self) -> MutexGuard<'_, Vec<AlignedBuffer>> {
+    pub(super) fn spare(&self) -> MutexGuard<'_, Vec<AlignedBuffer>> {
         self.spare.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Mode and time.
-    fn finish(&self, target: &Target) -> Result<()> {
+    pub(super) fn finish(&self, target: &Target) -> Result<()> {
         let path = &target.path;
         let file = scan::open_file(&self.into, path)?;
         file.set_permissions(Permissions::from_mode(target.mode)).map_err(failed(path))?;
@@ -329,7 +203,7 @@ impl Placing {
     }
 
     /// Lets the disk begin, once much has landed: at the end there is little to wait for.
-    fn sync_now_and_then(self: &Arc<Self>, bytes: u64) {
+    pub(super) fn sync_now_and_then(self: &Arc<Self>, bytes: u64) {
         let landed = self.unsynced.fetch_add(bytes, Ordering::Relaxed) + bytes;
         if landed < SYNC_EVERY_BYTES || self.syncing.swap(true, Ordering::AcqRel) {
             return;
@@ -354,7 +228,7 @@ impl Placing {
         self.lost().take().map_or(Ok(()), Err)
     }
 
-    fn advance(&self, bytes: u64, files: u64) {
+    pub(super) fn advance(&self, bytes: u64, files: u64) {
         let bytes_done = self.bytes_done.fetch_add(bytes, Ordering::Relaxed) + bytes;
         let files_done = self.files_done.fetch_add(files, Ordering::Relaxed) + files;
         if let Some(progress) = &self.progress {

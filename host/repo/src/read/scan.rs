@@ -10,12 +10,11 @@ use cap_std::fs::{Dir, File, OpenOptions, OpenOptionsExt, Permissions, Permissio
 use std::collections::{BTreeSet, HashMap};
 use std::io::ErrorKind;
 
-/// A file that is open at its place, and what of it is right already.
-pub(crate) struct Scanned {
-    /// Whether the file was made just now: what is not written reads as zeros.
-    pub(crate) fresh: bool,
-    /// The wanted blobs that its content does not have: number in the list, offset.
-    pub(crate) missing: Vec<(usize, u64)>,
+/// A file that was there before.
+pub(crate) struct Before {
+    file: LocalReader,
+    /// What it had of the bytes that it is to have.
+    bytes: u64,
 }
 
 pub(crate) fn failed(path: impl std::fmt::Display) -> impl FnOnce(std::io::Error) -> RepoError {
@@ -117,70 +116,69 @@ fn open_reader(into: &Dir, path: &NodePath) -> Result<LocalReader> {
     Ok(LocalReader::new(cached.into_std(), direct.map(File::into_std)))
 }
 
-/// Brings the file at `path` to its length and compares its content with `wanted`: ids and
-/// lengths of blobs, in order.
-pub(crate) fn scan_file(
-    into: &Dir,
-    path: &NodePath,
-    wanted: &[(Id, u32)],
-    buffer: &mut AlignedBuffer,
-) -> Result<Scanned> {
+/// Brings the file at `path` to its length. Nothing: it was made just now, and reads as zeros.
+pub(crate) fn place_file(into: &Dir, path: &NodePath, bytes: u64) -> Result<Option<Before>> {
     use cap_std::fs::MetadataExt;
-    let bytes = wanted.iter().map(|(_, length)| u64::from(*length)).sum();
     // A file with a second name is shared with somebody who does not expect it to change.
     let reusable = into.symlink_metadata(path.as_path()).ok().filter(|there| there.is_file() && there.nlink() == 1);
-    let Some(there) = reusable.map(|there| there.len()) else {
+    let Some(before) = reusable.map(|there| there.len()) else {
         clear(into, path)?;
         let mut options = OpenOptions::new();
         options.write(true).create_new(true);
         let file = into.open_with(path.as_path(), &options).map_err(failed(path))?;
         file.set_permissions(Permissions::from_mode(0o600)).map_err(failed(path))?;
         file.set_len(bytes).map_err(failed(path))?;
-        let mut offset = 0;
-        let missing = wanted.iter().enumerate().map(|(number, (_, length))| {
-            let at = offset;
-            offset += u64::from(*length);
-            (number, at)
-        });
-        return Ok(Scanned { fresh: true, missing: missing.collect() });
+        return Ok(None);
     };
     into.set_permissions(path.as_path(), Permissions::from_mode(0o600)).map_err(failed(path))?;
-    let file = open_reader(into, path)?;
-    let mut missing = Vec::new();
-    let (mut number, mut offset) = (0, 0);
-    while number < wanted.len() {
-        // Whole blobs that the file may have, as many as are hashed together.
-        let mut parts = Vec::new();
-        let mut group = 0;
-        for (_, length) in &wanted[number..] {
-            let end = group + *length as usize;
-            if offset + end as u64 > there || (end > BATCH_BYTES && group > 0) {
-                break;
-            }
-            parts.push(group..end);
-            group = end;
-        }
-        if parts.is_empty() {
-            missing.push((number, offset));
-            offset += u64::from(wanted[number].1);
-            number += 1;
-            continue;
-        }
-        buffer.clear();
-        file.read_onto(buffer, offset, group).map_err(failed(path))?;
-        let parts: Vec<&[u8]> = parts.into_iter().map(|part| &buffer.bytes()[part]).collect();
-        for id in Id::of_each(&parts) {
-            if id != wanted[number].0 {
-                missing.push((number, offset));
-            }
-            offset += u64::from(wanted[number].1);
-            number += 1;
-        }
-    }
-    if there != bytes {
+    if before != bytes {
         open_file(into, path)?.set_len(bytes).map_err(failed(path))?;
     }
-    Ok(Scanned { fresh: false, missing })
+    Ok(Some(Before { file: open_reader(into, path)?, bytes: before.min(bytes) }))
+}
+
+impl Before {
+    /// Which of `wanted`, ids and lengths of blobs in order from `offset` on, it does not have, by their number in the list.
+    pub(crate) fn missing(
+        &self,
+        path: &NodePath,
+        mut offset: u64,
+        wanted: &[(Id, u32)],
+        buffer: &mut AlignedBuffer,
+    ) -> Result<Vec<usize>> {
+        let mut missing = Vec::new();
+        let mut number = 0;
+        while number < wanted.len() {
+            // Whole blobs that the file may have, as many as are hashed together.
+            let mut parts = Vec::new();
+            let mut group = 0;
+            for (_, length) in &wanted[number..] {
+                let end = group + *length as usize;
+                if offset + end as u64 > self.bytes || (end > BATCH_BYTES && group > 0) {
+                    break;
+                }
+                parts.push(group..end);
+                group = end;
+            }
+            if parts.is_empty() {
+                missing.push(number);
+                offset += u64::from(wanted[number].1);
+                number += 1;
+                continue;
+            }
+            buffer.clear();
+            self.file.read_onto(buffer, offset, group).map_err(failed(path))?;
+            let parts: Vec<&[u8]> = parts.into_iter().map(|part| &buffer.bytes()[part]).collect();
+            for id in Id::of_each(&parts) {
+                if id != wanted[number].0 {
+                    missing.push(number);
+                }
+                number += 1;
+            }
+            offset += group as u64;
+        }
+        Ok(missing)
+    }
 }
 
 /// Whether a file that reads as zeros has them already.
