@@ -8,9 +8,9 @@
 //!
 //! All other crates forbid it.
 
+mod large_pages;
 #[cfg(feature = "precompiled")]
 pub mod precompiled;
-mod large_pages;
 mod sha256;
 
 pub use large_pages::{LARGE_PAGE_BYTES, ask_for_large_pages};

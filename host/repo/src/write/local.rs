@@ -1,12 +1,12 @@
 //! Files of this machine, read by the threads that store them.
 //!
 //! ```text
-//!   put_local ► [range] ► thread: read ► cut ► hash ► compress ► seal      no copy between steps
+//!   put_local ► [run] ► thread, batch after batch: read ► cut ► hash ► compress ► seal      no copy between steps
 //! ```
 
 use super::chunking::Chunking;
 use super::{BackupSession, Collected, FileAttributes, StoredFile, Witness, Working};
-use crate::limits::{BATCH_BYTES, LOCAL_READS_MAX, LOOK_PAUSE, LOOKS_MAX};
+use crate::limits::{BATCH_BYTES, LOCAL_READS_MAX, LOOK_PAUSE, LOOKS_MAX, RUN_BATCHES_MAX};
 use crate::pack::BlobKind;
 use crate::stamp::FileStamp;
 use crate::{Id, RepoError, RepoErrorKind, Result};
@@ -16,12 +16,13 @@ use futures::{Stream, StreamExt, stream};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, ErrorKind};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 impl BackupSession {
-    /// Stores a file of this machine as long as it is when the call begins, in ranges that are read and stored
+    /// Stores a file of this machine as long as it is when the call begins, in runs that are read and stored
     /// on all cores. A file that is cut short meanwhile is stored as short as it was seen. A file that has length,
     /// inode and times of the session's parent is not read: its chunks are known.
     ///
@@ -71,17 +72,20 @@ impl BackupSession {
         })
     }
 
-    /// One pass over the file; nothing when the ranges do not join.
+    /// One pass over the file; nothing when the runs do not join.
     async fn read_local(&self, local: &Arc<Local>, chunk_bytes: usize) -> Result<Option<Collected>> {
         let length = local.file.metadata().map_err(|error| unread(&local.path, error))?.len();
-        let range_bytes = (chunk_bytes * (BATCH_BYTES / chunk_bytes).max(1)) as u64;
+        let batch_bytes = (chunk_bytes * (BATCH_BYTES / chunk_bytes).max(1)) as u64;
+        // As many batches as let everybody have a run.
+        let share = length / u64::from(self.shared.batches_max) / batch_bytes;
+        let run_bytes = share.clamp(1, RUN_BATCHES_MAX) * batch_bytes;
         let mut working = VecDeque::new();
         let mut joined = Joined { collected: Collected::default(), short: false };
         let mut start = 0;
         while start < length {
-            let range = Range { start, bytes: range_bytes.min(length - start) as usize, chunk_bytes };
-            start += range.bytes as u64;
-            working.push_back((range.bytes as u64, self.store_range(local, range).await?));
+            let run = start..length.min(start + run_bytes);
+            start = run.end;
+            working.push_back((run.end - run.start, self.store_run(local, run, batch_bytes, chunk_bytes).await?));
             while working.front().is_some_and(|(_, job)| job.is_finished()) {
                 if !self.join(&mut working, &mut joined).await? {
                     return Ok(None);
@@ -96,7 +100,7 @@ impl BackupSession {
         Ok(Some(joined.collected))
     }
 
-    /// Adds the oldest range; answers whether it follows on what is there.
+    /// Adds the oldest run; answers whether it follows on what is there.
     async fn join(&self, working: &mut VecDeque<(u64, Working)>, joined: &mut Joined) -> Result<bool> {
         let Some((expected, job)) = working.pop_front() else { return Ok(true) };
         let before = joined.collected.bytes;
@@ -109,15 +113,34 @@ impl BackupSession {
         Ok(true)
     }
 
-    /// Hands a range to a blocking thread, once one is free for it.
-    async fn store_range(&self, local: &Arc<Local>, range: Range) -> Result<Working> {
+    /// Hands a run to a blocking thread, once one is free for it. What is not as long as it was ends it.
+    async fn store_run(
+        &self,
+        local: &Arc<Local>,
+        run: Range<u64>,
+        batch_bytes: u64,
+        chunk_bytes: usize,
+    ) -> Result<Working> {
         let permit = self.permit().await?;
         let packer = Arc::clone(&self.shared.packer);
         let runtime = tokio::runtime::Handle::current();
         let local = Arc::clone(local);
         Ok(tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            packer.store_from(&runtime, BlobKind::Data, range.chunk_bytes, |plain| local.read(range, plain))
+            let mut all = Vec::new();
+            let mut start = run.start;
+            while start < run.end {
+                let bytes = batch_bytes.min(run.end - start);
+                let read = |plain: &mut Vec<u8>| local.read(start, bytes as usize, plain);
+                let stored = packer.store_from(&runtime, BlobKind::Data, chunk_bytes, read)?;
+                let got: u64 = stored.iter().map(|chunk| chunk.bytes).sum();
+                all.extend(stored);
+                if got < bytes {
+                    break;
+                }
+                start += bytes;
+            }
+            Ok(all)
         }))
     }
 }
@@ -130,14 +153,14 @@ struct Local {
 }
 
 impl Local {
-    /// Reads a range as the witness accepts it, or as it was in the end.
-    fn read(&self, range: Range, plain: &mut Vec<u8>) -> Result<()> {
+    /// Reads so many bytes from `start` on as the witness accepts them, or as they were in the end.
+    fn read(&self, start: u64, bytes: usize, plain: &mut Vec<u8>) -> Result<()> {
         for last in 1..=LOOKS_MAX {
-            plain.resize(range.bytes, 0);
-            let read = read_at_most(&self.file, plain, range.start).map_err(|error| unread(&self.path, error))?;
+            plain.resize(bytes, 0);
+            let read = read_at_most(&self.file, plain, start).map_err(|error| unread(&self.path, error))?;
             plain.truncate(read);
             let Some(witness) = &self.witness else { break };
-            if read == 0 || witness.look(range.start, plain, last == LOOKS_MAX)? {
+            if read == 0 || witness.look(start, plain, last == LOOKS_MAX)? {
                 break;
             }
             std::thread::sleep(LOOK_PAUSE);
@@ -146,18 +169,10 @@ impl Local {
     }
 }
 
-/// A part of a file that one thread reads and stores.
-#[derive(Clone, Copy)]
-struct Range {
-    start: u64,
-    bytes: usize,
-    chunk_bytes: usize,
-}
-
 /// What a pass has so far.
 struct Joined {
     collected: Collected,
-    /// A range was shorter than the file once was: nothing may follow it.
+    /// A run was shorter than the file once was: nothing may follow it.
     short: bool,
 }
 
@@ -189,8 +204,7 @@ fn in_order(
         let (file, start) = state?;
         let read = tokio::task::spawn_blocking(move || {
             let mut plain = Vec::new();
-            let range = Range { start, bytes: BATCH_BYTES, chunk_bytes: BATCH_BYTES };
-            file.read(range, &mut plain).map_err(io::Error::other)?;
+            file.read(start, BATCH_BYTES, &mut plain).map_err(io::Error::other)?;
             Ok((file, plain))
         });
         match read.await.map_err(io::Error::other).flatten() {
