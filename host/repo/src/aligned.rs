@@ -24,6 +24,9 @@ pub(crate) fn is_unable(error: &Error) -> bool {
 /// A buffer whose first byte lies at a multiple of [`ALIGNMENT`]. Made to be used again: fresh memory costs a page
 /// fault for every 4 KiB.
 ///
+/// What the kernel copies belongs into one: some processors copy to 16 bytes behind the beginning of a page, where an allocator puts
+/// whatever is large, at a quarter of the rate.
+///
 /// A large one lies in large pages, where there are such. What a disk gets from pages of 4 KiB, which lie anywhere, comes to it in
 /// as many parts: some take large parts at twice the rate.
 #[derive(Default)]

@@ -75,7 +75,8 @@ enum Depth {
     Packed,
 }
 
-/// A buffer for direct reads and writes, in large pages as Backstay's.
+/// A buffer for reads and writes, where Backstay's lie: large pages make direct ones faster, and some processors copy slowly to
+/// where an allocator puts what is large.
 struct Room {
     bytes: Vec<u8>,
     begin: usize,
@@ -149,11 +150,11 @@ fn work(
 ) -> Result<u64> {
     let mut room = disk.map(|_| Room::new(PACK));
     let mut compressor = zstd::bulk::Compressor::new(limits::ZSTD_LEVEL)?;
-    let mut buffer = vec![0; RANGE as usize];
+    let mut buffer = Room::new(RANGE as usize);
     let (mut sealed, mut pack) = (Vec::new(), Vec::new());
     let mut bytes = 0;
     while let Some((path, start, length)) = ranges.get(next.fetch_add(1, Ordering::Relaxed)) {
-        let plain = &mut buffer[..*length as usize];
+        let plain = &mut buffer.whole(*length as usize)[..*length as usize];
         File::open(path)?.read_exact_at(plain, *start).with_context(|| path.display().to_string())?;
         for (block, page) in plain.chunks_exact(PAGE).enumerate() {
             black_box(page_checksum(page, block as u32));

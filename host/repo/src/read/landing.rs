@@ -2,7 +2,7 @@
 
 use super::scan::{failed, open_file};
 use crate::Result;
-use crate::aligned::{ALIGNMENT, DIRECT, is_lawful, is_unable};
+use crate::aligned::{ALIGNMENT, AlignedBuffer, DIRECT, is_lawful, is_unable};
 use crate::limits::DIRECT_RUN_BYTES_MIN;
 use crate::node_path::NodePath;
 use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt};
@@ -25,7 +25,7 @@ pub(crate) struct Landing<'a> {
     unable: &'a AtomicBool,
     last: Option<Open>,
     /// For what a file has.
-    there: Vec<u8>,
+    there: AlignedBuffer,
 }
 
 struct Open {
@@ -36,7 +36,7 @@ struct Open {
 
 impl<'a> Landing<'a> {
     pub(crate) fn new(into: &'a Dir, unable: &'a AtomicBool) -> Self {
-        Self { into, unable, last: None, there: Vec::new() }
+        Self { into, unable, last: None, there: AlignedBuffer::default() }
     }
 
     /// Writes `bytes` at `offset` of the file with this number and path; answers how many of them went through the page
@@ -65,11 +65,11 @@ impl<'a> Landing<'a> {
     pub(crate) fn mend_at(&mut self, number: u32, path: &NodePath, offset: u64, bytes: &[u8]) -> Result<u64> {
         let last = open(&mut self.last, self.into, number, path)?;
         let mut there = std::mem::take(&mut self.there);
-        there.resize(bytes.len(), 0);
+        there.clear();
         // Whatever keeps it from being read: then all is written.
-        let read = read_cached(&last.cached, &mut there, offset).unwrap_or(0);
+        let read = read_cached(&last.cached, there.extend(bytes.len()), offset).unwrap_or(0);
         let mut cached = 0;
-        for run in differing(&there[..read], bytes, offset) {
+        for run in differing(&there.bytes()[..read], bytes, offset) {
             cached += self.write_at(number, path, offset + run.start as u64, &bytes[run])?;
         }
         self.there = there;
@@ -135,7 +135,6 @@ fn write_directly(into: &Dir, path: &NodePath, file: &mut Open, offset: u64, byt
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::aligned::AlignedBuffer;
 
     #[test]
     fn blocks_that_are_right_are_left_alone() {

@@ -6,6 +6,7 @@
 
 use super::chunking::Chunking;
 use super::{BackupSession, Collected, FileAttributes, StoredFile, Witness, Working};
+use crate::aligned::AlignedBuffer;
 use crate::limits::{BATCH_BYTES, LOCAL_READS_MAX, LOOK_PAUSE, LOOKS_MAX, RUN_BATCHES_MAX};
 use crate::pack::BlobKind;
 use crate::stamp::FileStamp;
@@ -131,7 +132,7 @@ impl BackupSession {
             let mut start = run.start;
             while start < run.end {
                 let bytes = batch_bytes.min(run.end - start);
-                let read = |plain: &mut Vec<u8>| local.read(start, bytes as usize, plain);
+                let read = |plain: &mut AlignedBuffer| local.read(start, bytes as usize, plain);
                 let stored = packer.store_from(&runtime, BlobKind::Data, chunk_bytes, read)?;
                 let got: u64 = stored.iter().map(|chunk| chunk.bytes).sum();
                 all.extend(stored);
@@ -154,13 +155,14 @@ struct Local {
 
 impl Local {
     /// Reads so many bytes from `start` on as the witness accepts them, or as they were in the end.
-    fn read(&self, start: u64, bytes: usize, plain: &mut Vec<u8>) -> Result<()> {
+    fn read(&self, start: u64, bytes: usize, plain: &mut AlignedBuffer) -> Result<()> {
         for last in 1..=LOOKS_MAX {
-            plain.resize(bytes, 0);
-            let read = read_at_most(&self.file, plain, start).map_err(|error| unread(&self.path, error))?;
-            plain.truncate(read);
+            plain.clear();
+            let read = read_at_most(&self.file, plain.extend(bytes), start);
+            let read = read.map_err(|error| unread(&self.path, error))?;
+            plain.give_back(bytes - read);
             let Some(witness) = &self.witness else { break };
-            if read == 0 || witness.look(start, plain, last == LOOKS_MAX)? {
+            if read == 0 || witness.look(start, plain.bytes(), last == LOOKS_MAX)? {
                 break;
             }
             std::thread::sleep(LOOK_PAUSE);
@@ -203,15 +205,15 @@ fn in_order(
     stream::unfold(Some((Local { path, file, witness }, 0)), |state| async move {
         let (file, start) = state?;
         let read = tokio::task::spawn_blocking(move || {
-            let mut plain = Vec::new();
+            let mut plain = AlignedBuffer::default();
             file.read(start, BATCH_BYTES, &mut plain).map_err(io::Error::other)?;
-            Ok((file, plain))
+            Ok((file, plain.into_bytes(0)))
         });
         match read.await.map_err(io::Error::other).flatten() {
             Ok((_, plain)) if plain.is_empty() => None,
             Ok((file, plain)) => {
                 let next = start + plain.len() as u64;
-                Some((Ok(Bytes::from(plain)), Some((file, next))))
+                Some((Ok(plain), Some((file, next))))
             }
             Err(error) => Some((Err(error), None)),
         }

@@ -77,7 +77,7 @@ impl Drop for Lent {
 /// What compressing and sealing reuse.
 struct Worker {
     compressor: Compressor,
-    plain: Vec<u8>,
+    plain: AlignedBuffer,
     sealed: Vec<u8>,
 }
 
@@ -151,18 +151,19 @@ impl Packer {
         runtime: &Handle,
         kind: BlobKind,
         chunk_bytes: usize,
-        read: impl FnOnce(&mut Vec<u8>) -> Result<()>,
+        read: impl FnOnce(&mut AlignedBuffer) -> Result<()>,
     ) -> Result<Vec<Stored>> {
         self.check()?;
         let mut worker = self.worker()?;
         let mut plain = std::mem::take(&mut worker.plain);
+        plain.clear();
         // A source that cannot be read is the caller's matter, not the session's end.
         if let Err(error) = read(&mut plain) {
             worker.plain = plain;
             held(&self.workers).push(worker);
             return Err(error);
         }
-        let chunks: Vec<_> = plain.chunks(chunk_bytes).collect();
+        let chunks: Vec<_> = plain.bytes().chunks(chunk_bytes).collect();
         let stored = self.store_all(runtime, kind, &chunks, &mut worker);
         worker.plain = plain;
         self.give_back(worker, &stored);
@@ -223,7 +224,7 @@ impl Packer {
         let spare = held(&self.workers).pop();
         match spare {
             Some(worker) => Ok(worker),
-            None => Ok(Worker { compressor: Compressor::new()?, plain: Vec::new(), sealed: Vec::new() }),
+            None => Ok(Worker { compressor: Compressor::new()?, plain: AlignedBuffer::default(), sealed: Vec::new() }),
         }
     }
 
