@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn blocks_that_are_right_are_left_alone() {
-        let wanted: Vec<u8> = (0..5 * ALIGNMENT).map(|at| (at * 31 >> 3) as u8).collect();
+        let wanted: Vec<u8> = (0..5 * ALIGNMENT).map(|at| ((at * 31) >> 3) as u8).collect();
         let runs = |wrong: &[usize], offset: u64, length: usize| {
             let mut there = wanted.clone();
             wrong.iter().for_each(|at| there[*at] ^= 1);
@@ -162,7 +162,7 @@ mod tests {
         let folder = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
         let into = Dir::open_ambient_dir(folder.path(), cap_std::ambient_authority()).unwrap();
         let (bytes, unable) = (4 * DIRECT_RUN_BYTES_MIN, AtomicBool::new(false));
-        let wanted: Vec<u8> = (0..bytes).map(|at| (at * 31 >> 3) as u8).collect();
+        let wanted: Vec<u8> = (0..bytes).map(|at| ((at * 31) >> 3) as u8).collect();
         let path = NodePath::new(None, b"file").unwrap();
         let mut buffer = AlignedBuffer::default();
         buffer.extend(bytes).copy_from_slice(&wanted);
