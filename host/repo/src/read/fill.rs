@@ -60,15 +60,16 @@ impl Placing {
         let mut looks = std::pin::pin!(self.look_at_all(&targets, contents).fuse());
         let (mut found, mut kept) = (Vec::new(), 0);
         let mut reads = FuturesUnordered::new();
-        let mut next = self.reads(&mut found).peekable();
+        let mut next = self.reads(&mut found);
         loop {
             while reads.len() < READS_MAX {
-                let enough = found.len() >= WANTS_AT_ONCE || (looks.is_done() && !found.is_empty());
-                if next.peek().is_none() && enough {
-                    next = self.reads(&mut found).peekable();
+                if let Some(read) = next.next() {
+                    reads.push(Arc::clone(self).fetch_one(Arc::clone(&targets), read));
+                } else if found.len() >= WANTS_AT_ONCE || (looks.is_done() && !found.is_empty()) {
+                    next = self.reads(&mut found);
+                } else {
+                    break;
                 }
-                let Some(read) = next.next() else { break };
-                reads.push(Arc::clone(self).fetch_one(Arc::clone(&targets), read));
             }
             tokio::select! {
                 Some(looked) = looks.next() => {
@@ -128,23 +129,16 @@ impl Placing {
         }
         let before = scan::place_file(&self.into, &target.path, content.bytes)?.map(Arc::new);
         target.fresh.store(before.is_none(), Ordering::Release);
-        let (mut parts, mut at) = (Vec::new(), 0);
-        let mut rest = &blobs[..];
-        loop {
-            let mut bytes = 0;
-            let fitting = rest.iter().take_while(|blob| {
-                let fits = bytes < LOOK_AT_ONCE_BYTES;
-                bytes += if fits { length(blob) } else { 0 };
-                fits
-            });
-            let (part, others) = rest.split_at(fitting.count());
-            parts.push(Part { file, before: before.clone(), blobs: part.to_vec(), at });
-            at += bytes;
-            rest = others;
-            if rest.is_empty() {
-                break;
+        let part = |at| Part { file, before: before.clone(), blobs: Vec::new(), at };
+        let (mut parts, mut last, mut end) = (Vec::new(), part(0), 0);
+        for blob in blobs {
+            if end - last.at >= LOOK_AT_ONCE_BYTES {
+                parts.push(std::mem::replace(&mut last, part(end)));
             }
+            end += length(&blob);
+            last.blobs.push(blob);
         }
+        parts.push(last);
         target.missing.store(parts.len(), Ordering::Release);
         Ok(parts)
     }
