@@ -64,9 +64,15 @@ fn read_past_cache(file: &File, room: &mut [u8], offset: u64) -> io::Result<usiz
 
 /// Whether the page cache has this place, and so most likely what follows.
 fn is_cached(file: &File, offset: u64) -> bool {
-    let mut byte = [0];
-    let look = rustix::io::preadv2(file, &mut [IoSliceMut::new(&mut byte)], offset, ReadWriteFlags::NOWAIT);
-    look != Err(rustix::io::Errno::AGAIN)
+    !read_cached(file, &mut [0], offset).is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+}
+
+/// Reads what the page cache has from `offset` on, without waiting for the disk.
+///
+/// # Errors
+/// [`ErrorKind::WouldBlock`] when it has not even the first byte.
+pub(crate) fn read_cached(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    Ok(rustix::io::preadv2(file, &mut [IoSliceMut::new(buffer)], offset, ReadWriteFlags::NOWAIT)?)
 }
 
 #[cfg(test)]

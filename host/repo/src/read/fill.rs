@@ -191,8 +191,7 @@ impl Placing {
         let key = Arc::clone(repository.shared_key());
         let here = Arc::clone(&self);
         tokio::task::spawn_blocking(move || {
-            let spare = here.spare().pop();
-            let mut plain = spare.unwrap_or_default();
+            let mut plain = here.spare().pop().unwrap_or_default();
             let mut landing = Landing::new(&here.into, &here.no_direct);
             let landed = fetch::open_all(&key, &pack, read, bytes, &mut plain, |plain, wants| {
                 here.land(&targets, &mut landing, plain, &wants)
@@ -224,7 +223,12 @@ impl Placing {
                 // A file that was just made reads as zeros.
                 true if scan::is_zero(bytes) => 0,
                 true => landing.write_at(first.file, &target.path, first.at, bytes)?,
-                false => landing.mend_at(first.file, &target.path, first.at, bytes)?,
+                false => {
+                    let mut there = self.spare().pop().unwrap_or_default();
+                    let cached = landing.mend_at(first.file, &target.path, first.at, bytes, &mut there);
+                    self.spare().push(there);
+                    cached?
+                }
             };
             self.sync_now_and_then(cached);
             self.advance(bytes.len() as u64, 0);

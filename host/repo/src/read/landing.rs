@@ -4,12 +4,12 @@ use super::scan::{failed, open_file};
 use crate::Result;
 use crate::aligned::{ALIGNMENT, AlignedBuffer, DIRECT, is_lawful, is_unable};
 use crate::limits::DIRECT_RUN_BYTES_MIN;
+use crate::local_reader::read_cached;
 use crate::node_path::NodePath;
 use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt};
 use rustix::fs::Advice;
-use rustix::io::ReadWriteFlags;
 use std::fs::File;
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,8 +24,6 @@ pub(crate) struct Landing<'a> {
     /// Set once the file system turns out to have no direct writes.
     unable: &'a AtomicBool,
     last: Option<Open>,
-    /// For what a file has.
-    there: AlignedBuffer,
 }
 
 struct Open {
@@ -36,7 +34,7 @@ struct Open {
 
 impl<'a> Landing<'a> {
     pub(crate) fn new(into: &'a Dir, unable: &'a AtomicBool) -> Self {
-        Self { into, unable, last: None, there: AlignedBuffer::default() }
+        Self { into, unable, last: None }
     }
 
     /// Writes `bytes` at `offset` of the file with this number and path; answers how many of them went through the page
@@ -60,11 +58,18 @@ impl<'a> Landing<'a> {
         Ok(rest.len() as u64)
     }
 
-    /// The same for a file that was there before: of what the page cache has of it, blocks that are right are left alone.
-    /// A page that rotted is a small part of its chunk, and a disk is the busier the more it is told to write.
-    pub(crate) fn mend_at(&mut self, number: u32, path: &NodePath, offset: u64, bytes: &[u8]) -> Result<u64> {
+    /// The same for a file that was there before: of what the page cache has of it, right blocks are left alone.
+    /// A page that rotted is a small part of its chunk, and a disk is the busier the more it is told to write. `there` is
+    /// for what the file has.
+    pub(crate) fn mend_at(
+        &mut self,
+        number: u32,
+        path: &NodePath,
+        offset: u64,
+        bytes: &[u8],
+        there: &mut AlignedBuffer,
+    ) -> Result<u64> {
         let last = open(&mut self.last, self.into, number, path)?;
-        let mut there = std::mem::take(&mut self.there);
         there.clear();
         // Whatever keeps it from being read: then all is written.
         let read = read_cached(&last.cached, there.extend(bytes.len()), offset).unwrap_or(0);
@@ -72,7 +77,6 @@ impl<'a> Landing<'a> {
         for run in differing(&there.bytes()[..read], bytes, offset) {
             cached += self.write_at(number, path, offset + run.start as u64, &bytes[run])?;
         }
-        self.there = there;
         Ok(cached)
     }
 }
@@ -88,11 +92,6 @@ fn open<'a>(last: &'a mut Option<Open>, into: &Dir, number: u32, path: &NodePath
             last.insert(Open { number, cached, direct: None })
         }
     })
-}
-
-/// Reads what the page cache has from `offset` on, without waiting for the disk.
-fn read_cached(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-    Ok(rustix::io::preadv2(file, &mut [IoSliceMut::new(buffer)], offset, ReadWriteFlags::NOWAIT)?)
 }
 
 /// Runs of blocks in which `wanted` is not `there`, which may be shorter; both lie at `offset` of a file, whose blocks count.
@@ -166,17 +165,18 @@ mod tests {
         let path = NodePath::new(None, b"file").unwrap();
         let mut buffer = AlignedBuffer::default();
         buffer.extend(bytes).copy_from_slice(&wanted);
+        let mut there = AlignedBuffer::default();
         for (wrong, warm) in
             [(0..1, bytes), (5000..5001, bytes), (5000..90_000, bytes), (0..bytes, bytes), (7..8, 0), (7..8, 9000)]
         {
-            let mut there = wanted.clone();
-            there[wrong.clone()].iter_mut().for_each(|byte| *byte ^= 1);
-            std::fs::write(folder.path().join("file"), &there).unwrap();
+            let mut damaged = wanted.clone();
+            damaged[wrong.clone()].iter_mut().for_each(|byte| *byte ^= 1);
+            std::fs::write(folder.path().join("file"), &damaged).unwrap();
             let file = File::open(folder.path().join("file")).unwrap();
             file.sync_all().unwrap();
             rustix::fs::fadvise(&file, 0, None, Advice::DontNeed).unwrap();
             file.read_exact_at(&mut vec![0; warm], 0).unwrap();
-            Landing::new(&into, &unable).mend_at(0, &path, 0, buffer.bytes()).unwrap();
+            Landing::new(&into, &unable).mend_at(0, &path, 0, buffer.bytes(), &mut there).unwrap();
             assert!(std::fs::read(folder.path().join("file")).unwrap() == wanted, "{wrong:?}, {warm} bytes cached");
         }
     }
