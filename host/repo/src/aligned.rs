@@ -6,10 +6,10 @@ use rustix::fs::OFlags;
 use std::io::{Error, ErrorKind};
 
 /// What address, offset and length of a direct read or write must be a multiple of, on every disk we know of.
-pub(crate) const ALIGNMENT: usize = 4096;
+pub const ALIGNMENT: usize = 4096;
 
 /// What a file is opened with for them, as `custom_flags` takes it.
-pub(crate) const DIRECT: i32 = OFlags::DIRECT.bits() as i32;
+pub const DIRECT: i32 = OFlags::DIRECT.bits() as i32;
 
 /// Whether these bytes may be read or written directly at `offset`, as far as they are whole blocks.
 pub(crate) fn is_lawful(bytes: &[u8], offset: u64) -> bool {
@@ -24,13 +24,21 @@ pub(crate) fn is_unable(error: &Error) -> bool {
 /// A buffer whose first byte lies at a multiple of [`ALIGNMENT`]. Made to be used again: fresh memory costs a page
 /// fault for every 4 KiB.
 ///
-/// What the kernel copies belongs into one: some processors copy to 16 bytes behind the beginning of a page, where an allocator puts
-/// whatever is large, at a quarter of the rate.
+/// What the kernel copies belongs into one: some processors copy to 16 bytes behind the beginning of a page, where an
+/// allocator puts whatever is large, at a quarter of the rate.
 ///
-/// A large one lies in large pages, where there are such. What a disk gets from pages of 4 KiB, which lie anywhere, comes to it in
-/// as many parts: some take large parts at twice the rate.
+/// A large one lies in large pages, where there are such. What a disk gets from pages of 4 KiB, which lie anywhere, comes
+/// to it in as many parts: some take large parts at twice the rate.
+///
+/// ```
+/// use backstay_repo::aligned::{ALIGNMENT, AlignedBuffer};
+/// let mut buffer = AlignedBuffer::with_room(10_000);
+/// buffer.extend(3).copy_from_slice(b"one");
+/// assert_eq!(buffer.bytes(), b"one");
+/// assert!(buffer.bytes().as_ptr().addr().is_multiple_of(ALIGNMENT));
+/// ```
 #[derive(Default)]
-pub(crate) struct AlignedBuffer {
+pub struct AlignedBuffer {
     /// With room to begin at a lawful address.
     room: Vec<u8>,
     begin: usize,
@@ -39,7 +47,7 @@ pub(crate) struct AlignedBuffer {
 
 impl AlignedBuffer {
     /// Room for so many bytes without moving.
-    pub(crate) fn with_room(bytes: usize) -> Self {
+    pub fn with_room(bytes: usize) -> Self {
         let is_large = bytes >= LARGE_PAGE_BYTES;
         let alignment = if is_large { LARGE_PAGE_BYTES } else { ALIGNMENT };
         let mut room = vec![0; bytes + alignment];
@@ -50,7 +58,8 @@ impl AlignedBuffer {
         Self { room, begin, bytes: 0 }
     }
 
-    pub(crate) fn clear(&mut self) {
+    /// Nothing is in it any more; its room stays.
+    pub fn clear(&mut self) {
         self.bytes = 0;
     }
 
@@ -58,7 +67,8 @@ impl AlignedBuffer {
         self.bytes
     }
 
-    pub(crate) fn bytes(&self) -> &[u8] {
+    /// What is in it.
+    pub fn bytes(&self) -> &[u8] {
         &self.room[self.begin..self.begin + self.bytes]
     }
 
@@ -73,7 +83,7 @@ impl AlignedBuffer {
     }
 
     /// So many more bytes at the end, for the caller to overwrite: what they hold is of no meaning.
-    pub(crate) fn extend(&mut self, bytes: usize) -> &mut [u8] {
+    pub fn extend(&mut self, bytes: usize) -> &mut [u8] {
         let (before, after) = (self.bytes, self.bytes + bytes);
         if self.begin + after > self.room.len() {
             let old = std::mem::replace(self, Self::with_room(after.next_power_of_two()));

@@ -40,7 +40,7 @@
 //! # Ok(()) }) }
 //! ```
 
-mod aligned;
+pub mod aligned;
 mod check;
 mod compression;
 mod copy;

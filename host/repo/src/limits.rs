@@ -117,8 +117,8 @@ pub const CHUNK_BYTES_MAX: usize = 8 << 20;
 /// Plaintext that one job on a blocking thread works on: a job costs about 10 µs to start, and sixteen chunks of 128 KiB
 /// are hashed side by side.
 pub const BATCH_BYTES: usize = 2 << 20;
-/// Batches of a file that one such job takes, one after another, so that a thread does not wait for its next after each: else
-/// cores idle for a tenth of the time in which unchanged files are read again.
+/// Batches of a file that one such job takes, one after another, so that a thread does not wait for its next after each:
+/// else cores idle for a tenth of the time in which unchanged files are read again.
 pub const RUN_BATCHES_MAX: u64 = 4;
 /// Such jobs at the same time, however many cores there are. All may wait for an upload, which needs threads of the same pool:
 /// it has to have more of them.

@@ -14,9 +14,12 @@
 //! `{"bytes": …, "seconds": …}`.
 
 use anyhow::{Context, Result};
-use backstay_audited::{LARGE_PAGE_BYTES, ask_for_large_pages};
 use backstay_postgresql_wire::page::page_checksum;
-use backstay_repo::{Id, MasterKey, limits};
+use backstay_repo::{
+    Id, MasterKey,
+    aligned::{ALIGNMENT, AlignedBuffer, DIRECT},
+    limits,
+};
 use std::{
     collections::HashSet,
     fs::File,
@@ -41,10 +44,6 @@ const PAGE: usize = 8 << 10;
 /// What a thread takes at a time.
 const RANGE: u64 = limits::BATCH_BYTES as u64;
 
-/// What addresses and lengths of direct reads and writes are multiples of.
-const ALIGNMENT: usize = 4096;
-/// What a file is opened with for them.
-const DIRECT: i32 = rustix::fs::OFlags::DIRECT.bits() as i32;
 /// Threads that wait for the disk, so that it always has something to do.
 const DISK_THREADS: usize = 8;
 /// What is written at a time, as a backup writes packs, and how many may be on their way.
@@ -75,66 +74,45 @@ enum Depth {
     Packed,
 }
 
-/// A buffer for reads and writes, where Backstay's lie: large pages make direct ones faster, and some processors copy slowly to
-/// where an allocator puts what is large.
-struct Room {
-    bytes: Vec<u8>,
-    begin: usize,
-    filled: usize,
+/// `buffer` with as much as holds so many bytes and may be read or written directly.
+fn whole(buffer: &mut AlignedBuffer, bytes: usize) -> &mut [u8] {
+    buffer.clear();
+    buffer.extend(bytes.next_multiple_of(ALIGNMENT))
 }
 
-impl Room {
-    fn new(bytes: usize) -> Self {
-        let mut room = vec![0; bytes + LARGE_PAGE_BYTES];
-        let begin = room.as_ptr().align_offset(LARGE_PAGE_BYTES);
-        ask_for_large_pages(&mut room[begin..begin + bytes]);
-        Self { bytes: room, begin, filled: 0 }
-    }
-
-    /// As much as holds so many bytes and may be read or written directly.
-    fn whole(&mut self, bytes: usize) -> &mut [u8] {
-        &mut self.bytes[self.begin..][..bytes.next_multiple_of(ALIGNMENT)]
-    }
-
-    /// Takes what has room in it; answers the rest.
-    fn take<'a>(&mut self, from: &'a [u8]) -> &'a [u8] {
-        let (now, later) = from.split_at(from.len().min(PACK - self.filled));
-        self.bytes[self.begin + self.filled..][..now.len()].copy_from_slice(now);
-        self.filled += now.len();
-        later
-    }
-}
-
-/// Rooms on their way to the disk, and back.
+/// Packs on their way to the disk, and back.
 struct Disk {
-    full: SyncSender<Room>,
-    empty: Mutex<Receiver<Room>>,
+    full: SyncSender<AlignedBuffer>,
+    empty: Mutex<Receiver<AlignedBuffer>>,
 }
 
 impl Disk {
-    /// Hands a room to the disk once it is full; waits while too many are under way.
-    fn write(&self, room: &mut Room, mut sealed: &[u8]) -> Result<()> {
+    /// Hands a pack to the disk once it is full; waits while too many are under way.
+    fn write(&self, pack: &mut AlignedBuffer, mut sealed: &[u8]) -> Result<()> {
         loop {
-            sealed = room.take(sealed);
-            if room.filled < PACK {
+            let (now, later) = sealed.split_at(sealed.len().min(PACK - pack.bytes().len()));
+            pack.extend(now.len()).copy_from_slice(now);
+            sealed = later;
+            if pack.bytes().len() < PACK {
                 return Ok(());
             }
             let other = self.empty.lock().map_err(|_| anyhow::anyhow!("a thread died"))?.recv()?;
-            self.full.send(std::mem::replace(room, other))?;
+            self.full.send(std::mem::replace(pack, other))?;
         }
     }
 }
 
-/// Writes rooms one behind the other, until nobody fills any.
-fn write_rooms(file: &File, full: Receiver<Room>, empty: Sender<Room>) -> Result<()> {
+/// Writes packs one behind the other, until nobody fills any.
+fn write_packs(file: &File, full: Receiver<AlignedBuffer>, empty: Sender<AlignedBuffer>) -> Result<()> {
     let mut end = 0;
-    for mut room in full {
-        let whole = room.whole(room.filled);
+    for mut pack in full {
+        let bytes = pack.bytes().len();
+        let whole = whole(&mut pack, bytes);
         file.write_all_at(whole, end)?;
         end += whole.len() as u64;
-        room.filled = 0;
+        pack.clear();
         // Nobody waits for it at the end.
-        let _ = empty.send(room);
+        let _ = empty.send(pack);
     }
     Ok(file.sync_all()?)
 }
@@ -148,13 +126,14 @@ fn work(
     depth: Depth,
     disk: Option<&Disk>,
 ) -> Result<u64> {
-    let mut room = disk.map(|_| Room::new(PACK));
+    let mut to_disk = disk.map(|_| AlignedBuffer::with_room(PACK));
     let mut compressor = zstd::bulk::Compressor::new(limits::ZSTD_LEVEL)?;
-    let mut buffer = Room::new(RANGE as usize);
+    let mut buffer = AlignedBuffer::with_room(RANGE as usize);
     let (mut sealed, mut pack) = (Vec::new(), Vec::new());
     let mut bytes = 0;
     while let Some((path, start, length)) = ranges.get(next.fetch_add(1, Ordering::Relaxed)) {
-        let plain = &mut buffer.whole(*length as usize)[..*length as usize];
+        buffer.clear();
+        let plain = buffer.extend(*length as usize);
         File::open(path)?.read_exact_at(plain, *start).with_context(|| path.display().to_string())?;
         for (block, page) in plain.chunks_exact(PAGE).enumerate() {
             black_box(page_checksum(page, block as u32));
@@ -176,13 +155,13 @@ fn work(
         // Two packs side by side, as a backup hashes them.
         let halves = pack.split_at(pack.len() / 2);
         black_box(Id::of_each(&[halves.0, halves.1]));
-        if let (Some(disk), Some(room)) = (disk, &mut room) {
-            disk.write(room, &pack)?;
+        if let (Some(disk), Some(to_disk)) = (disk, &mut to_disk) {
+            disk.write(to_disk, &pack)?;
         }
         pack.clear();
     }
-    if let (Some(disk), Some(room)) = (disk, room) {
-        disk.full.send(room)?;
+    if let (Some(disk), Some(to_disk)) = (disk, to_disk) {
+        disk.full.send(to_disk)?;
     }
     Ok(bytes)
 }
@@ -229,13 +208,13 @@ fn stored(files: &[(PathBuf, u64)], scratch: &Path) -> Result<(u64, f64)> {
     let file = File::options().write(true).create_new(true).custom_flags(DIRECT).open(&place)?;
     let (to_disk, full) = sync_channel(PACKS_MAX);
     let (give_back, empty) = channel();
-    (0..PACKS_MAX).try_for_each(|_| give_back.send(Room::new(PACK)))?;
+    (0..PACKS_MAX).try_for_each(|_| give_back.send(AlignedBuffer::with_room(PACK)))?;
     let disk = Disk { full: to_disk, empty: Mutex::new(empty) };
     let begun = Instant::now();
     let bytes = std::thread::scope(|scope| -> Result<u64> {
         // Has its ends of both channels: where it fails, everybody ends.
         let file = &file;
-        let writer = scope.spawn(move || write_rooms(file, full, give_back));
+        let writer = scope.spawn(move || write_packs(file, full, give_back));
         let (bytes, _) = backup(files, Depth::Packed, Some(&disk))?;
         drop(disk);
         writer.join().map_err(|_| anyhow::anyhow!("a thread died"))??;
@@ -289,18 +268,19 @@ fn seal<'a>(ranges: &[(&'a Path, u64, u64)], into: &File, key: &MasterKey) -> Re
 /// One thread's share of a restore.
 fn place(all: &[Sealed<'_>], next: &AtomicUsize, from: &File, places: &Path, key: &MasterKey) -> Result<u64> {
     let mut decompressor = zstd::bulk::Decompressor::new()?;
-    let (mut sealed, mut plain, mut bytes) = (Vec::new(), vec![0; RANGE as usize], 0);
+    let (mut sealed, mut plain, mut bytes) = (AlignedBuffer::default(), AlignedBuffer::default(), 0);
     while let Some(range) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
-        sealed.resize(range.chunks.iter().map(|chunk| chunk.sealed).sum(), 0);
-        from.read_exact_at(&mut sealed, range.at)?;
-        let (mut rest, mut end) = (&mut sealed[..], 0);
+        sealed.clear();
+        plain.clear();
+        let mut rest = sealed.extend(range.chunks.iter().map(|chunk| chunk.sealed).sum());
+        from.read_exact_at(rest, range.at)?;
         for chunk in &range.chunks {
             let (this, others) = rest.split_at_mut(chunk.sealed);
             let frame = key.open_in_place(this)?;
-            decompressor.decompress_to_buffer(frame, &mut plain[end..end + chunk.plain])?;
-            (rest, end) = (others, end + chunk.plain);
+            decompressor.decompress_to_buffer(frame, plain.extend(chunk.plain))?;
+            rest = others;
         }
-        let (mut parts, mut rest) = (Vec::new(), &plain[..end]);
+        let (mut parts, mut rest) = (Vec::new(), plain.bytes());
         for chunk in &range.chunks {
             let (this, others) = rest.split_at(chunk.plain);
             parts.push(this);
@@ -314,8 +294,8 @@ fn place(all: &[Sealed<'_>], next: &AtomicUsize, from: &File, places: &Path, key
             .create(true)
             .truncate(false)
             .open(place)?
-            .write_all_at(&plain[..end], range.start)?;
-        bytes += end as u64;
+            .write_all_at(plain.bytes(), range.start)?;
+        bytes += plain.bytes().len() as u64;
     }
     Ok(bytes)
 }
@@ -344,19 +324,20 @@ fn disk(files: &[(PathBuf, u64)], sealed: &[(PathBuf, u64)], scratch: &Path) -> 
     let (reads, writes, next) = (ranges(sealed), ranges(files), AtomicUsize::new(0));
     let share = |at: usize| at * reads.len() / writes.len();
     let (bytes, seconds) = on_threads(DISK_THREADS, || {
-        let (mut room, mut bytes) = (Room::new(RANGE as usize), 0);
+        let (mut buffer, mut bytes) = (AlignedBuffer::with_room(RANGE as usize), 0);
         loop {
             let at = next.fetch_add(1, Ordering::Relaxed);
             let Some((path, start, length)) = writes.get(at) else { return Ok(bytes) };
             for (path, start, length) in &reads[share(at)..share(at + 1)] {
                 let file = File::options().read(true).custom_flags(DIRECT).open(path)?;
                 // Shorter at a file's end.
-                file.read_at(room.whole(*length as usize), *start).with_context(|| path.display().to_string())?;
+                file.read_at(whole(&mut buffer, *length as usize), *start)
+                    .with_context(|| path.display().to_string())?;
             }
             let place = scratch.join(path.to_string_lossy().replace('/', "_"));
             let mut options = File::options();
             let file = options.write(true).create(true).truncate(false).custom_flags(DIRECT).open(place)?;
-            file.write_all_at(room.whole(*length as usize), *start)?;
+            file.write_all_at(whole(&mut buffer, *length as usize), *start)?;
             bytes += length;
         }
     })?;
