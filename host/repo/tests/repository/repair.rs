@@ -1,12 +1,9 @@
 //! What was lost by accident, and what can be made of the rest. Stock restic is the judge.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod stock;
-
+use crate::stock::*;
 use backstay_repo::*;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use stock::*;
 
 /// Every object below a folder with its bytes.
 fn objects(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {

@@ -1,13 +1,10 @@
 //! What nothing refers to goes, everything else stays; stock restic is the judge.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod stock;
-
+use crate::stock::*;
 use backstay_core::BackupId;
 use backstay_repo::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use stock::*;
 
 /// A backup of files, each with the seeds of its chunks of 64 KiB: equal seeds are equal chunks.
 async fn backup(bench: &Bench, files: &[(&str, &[u64])]) -> BackupId {

@@ -1,5 +1,4 @@
 //! Stock `restic`, and backups to show it.
-#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, unreachable_pub)]
 
 use backstay_core::{RelativePath, Timestamp};
 use backstay_repo::*;
@@ -7,34 +6,37 @@ use bytes::Bytes;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-pub const PASSWORD: &str = "correct horse";
+pub(crate) const PASSWORD: &str = "correct horse";
 
 /// A repository in a folder of its own.
-pub struct Bench {
-    pub root: tempfile::TempDir,
-    pub repository: Repository,
+pub(crate) struct Bench {
+    pub(crate) root: tempfile::TempDir,
+    pub(crate) repository: Repository,
 }
 
-pub fn path(text: &str) -> RelativePath {
+pub(crate) fn path(text: &str) -> RelativePath {
     RelativePath::new(text).unwrap()
 }
 
-pub fn attributes() -> FileAttributes {
+pub(crate) fn attributes() -> FileAttributes {
     FileAttributes { mode: 0o640, modified: "2026-11-22T03:04:05.678901Z".parse().unwrap() }
 }
 
 /// A body that arrives in parts of `part` bytes.
-pub fn body(bytes: &[u8], part: usize) -> impl futures::Stream<Item = std::io::Result<Bytes>> + Send + Unpin + use<> {
+pub(crate) fn body(
+    bytes: &[u8],
+    part: usize,
+) -> impl futures::Stream<Item = std::io::Result<Bytes>> + Send + Unpin + use<> {
     let parts: Vec<_> = bytes.chunks(part).map(|part| Ok(Bytes::copy_from_slice(part))).collect();
     futures::stream::iter(parts)
 }
 
 /// Bytes that do not compress, the same for the same seed.
-pub fn noise(seed: u64, length: usize) -> Vec<u8> {
+pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
     backstay_conformance::noise(seed, length).into()
 }
 
-pub fn meta() -> SnapshotMeta {
+pub(crate) fn meta() -> SnapshotMeta {
     SnapshotMeta {
         time: Some(Timestamp::from(std::time::SystemTime::now())),
         hostname: "db1".into(),
@@ -48,7 +50,7 @@ pub fn meta() -> SnapshotMeta {
 }
 
 impl Bench {
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
         let store = store(&root.path().join("repo"));
         let options = InitOptions { kdf: KdfCost { log_n: 10, r: 8, p: 1 } };
@@ -56,12 +58,12 @@ impl Bench {
         Self { root, repository }
     }
 
-    pub fn folder(&self) -> PathBuf {
+    pub(crate) fn folder(&self) -> PathBuf {
         self.root.path().join("repo")
     }
 
     /// A folder for a restore, made if need be.
-    pub fn target(&self, name: &str) -> (PathBuf, cap_std::fs::Dir) {
+    pub(crate) fn target(&self, name: &str) -> (PathBuf, cap_std::fs::Dir) {
         let folder = self.root.path().join(name);
         std::fs::create_dir_all(&folder).unwrap();
         let open = cap_std::fs::Dir::open_ambient_dir(&folder, cap_std::ambient_authority());
@@ -69,7 +71,7 @@ impl Bench {
     }
 
     /// Runs stock restic on it.
-    pub fn restic(&self, arguments: &[&str]) -> String {
+    pub(crate) fn restic(&self, arguments: &[&str]) -> String {
         let output = restic(&self.folder(), arguments);
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success(), "restic {arguments:?} failed:\n{out}\n{err}");
@@ -77,7 +79,7 @@ impl Bench {
     }
 
     /// Both checks, reading all data.
-    pub async fn assert_sound(&self) {
+    pub(crate) async fn assert_sound(&self) {
         let report = self.repository.check(CheckOptions::everything(), |_| {}).await.unwrap();
         assert!(report.is_sound(), "{:#?}", report.errors);
         let out = self.restic(&["check", "--read-data"]);
@@ -85,11 +87,11 @@ impl Bench {
     }
 }
 
-pub fn store(folder: &Path) -> Store {
+pub(crate) fn store(folder: &Path) -> Store {
     Store::connect(&StoreConfig::new(format!("file://{}", folder.display()))).unwrap()
 }
 
-pub fn restic(folder: &Path, arguments: &[&str]) -> Output {
+pub(crate) fn restic(folder: &Path, arguments: &[&str]) -> Output {
     Command::new("restic")
         .args(["--no-cache", "--repo"])
         .arg(folder)

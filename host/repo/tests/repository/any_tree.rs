@@ -1,8 +1,6 @@
 //! Any tree of files goes through us and through stock restic, both ways, and comes back the same.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
-mod stock;
-
+use crate::stock::*;
 use backstay_core::{RelativePath, Timestamp};
 use backstay_repo::*;
 use cap_std::fs::Dir;
@@ -13,7 +11,6 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use stock::*;
 
 /// Trees for each property: a backup and a restore of restic take most of a second.
 const CASES: u32 = 6;

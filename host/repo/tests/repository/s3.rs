@@ -1,12 +1,9 @@
 //! A repository on a real S3 server, moto, which the test starts.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod stock;
-
+use crate::stock::*;
 use backstay_repo::*;
 use backstay_tests::s3::{BUCKET, S3};
 use std::process::Command;
-use stock::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_s3_server_keeps_a_repository_that_stock_restic_accepts() {

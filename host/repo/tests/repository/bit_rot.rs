@@ -1,9 +1,7 @@
 //! Bits that flip on a store: a check names the object and the backups that need it, and no restore ever gives other
 //! bytes than were stored.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
-mod stock;
-
+use crate::stock::*;
 use backstay_core::{BackupId, Position, Segment, Timestamp};
 use backstay_repo::log::{CompactPolicy, LogChain};
 use backstay_repo::*;
@@ -15,7 +13,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
-use stock::*;
 
 /// Bits that are flipped, one at a time.
 const FLIPS: usize = 1000;

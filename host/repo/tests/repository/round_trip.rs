@@ -1,8 +1,6 @@
 //! Whatever is stored comes back, and whatever is broken is noticed.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
-mod stock;
-
+use crate::stock::*;
 use backstay_core::Timestamp;
 use backstay_repo::*;
 use futures::StreamExt;
@@ -10,7 +8,6 @@ use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
-use stock::*;
 
 const PAGE: usize = 8192;
 

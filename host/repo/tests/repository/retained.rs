@@ -1,8 +1,6 @@
 //! Stores that keep what they have for a while: all works but removal, which waits.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod stock;
-
+use crate::stock::*;
 use async_trait::async_trait;
 use backstay_core::BackupId;
 use backstay_repo::*;
@@ -13,7 +11,6 @@ use object_store::{
 };
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use stock::*;
 
 /// A folder whose store refuses to remove what it is told to keep.
 #[derive(Debug)]

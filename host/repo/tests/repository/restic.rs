@@ -1,11 +1,8 @@
 //! Stock restic reads what we write, and we read what it writes.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod stock;
-
+use crate::stock::*;
 use backstay_repo::*;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use stock::*;
 
 async fn some_backup(bench: &Bench) -> Committed {
     let session =

@@ -1,8 +1,6 @@
 //! Files of the backup before, patched; and files that somebody looks at on their way in.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod stock;
-
+use crate::stock::*;
 use backstay_repo::{limits::BATCH_BYTES, *};
 use bytes::Bytes;
 use futures::stream;
@@ -11,7 +9,6 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex};
-use stock::*;
 
 const CHUNK: u64 = 128 << 10;
 const PATH: &str = "data/base/5/16384";

@@ -1,10 +1,7 @@
 //! Snapshots in another repository, under another key. Stock restic is the judge of both.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod stock;
-
+use crate::stock::*;
 use backstay_repo::*;
-use stock::*;
 
 async fn backup(bench: &Bench, files: &[(&str, u64, usize)], parent: Option<&Committed>) -> Committed {
     let session = bench.repository.backup(BackupOptions { pack_bytes: 1 << 20, ..BackupOptions::default() }).await;

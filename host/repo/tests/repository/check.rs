@@ -1,13 +1,10 @@
 //! A check tells what is damaged, who needs it, and reads no more than it was asked to.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod stock;
-
+use crate::stock::*;
 use backstay_core::{BackupId, Timestamp};
 use backstay_repo::*;
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use stock::*;
 
 async fn in_memory() -> Repository {
     let store = Store::from_object_store(Arc::new(object_store::memory::InMemory::new()), "memory");
