@@ -74,7 +74,7 @@ lint: ## Clippy, warnings are errors; the fuzz targets compile
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	@for crate in $(fuzzers); do \
 	  echo "cargo check in $$crate"; \
-	  (cd $$crate && CARGO_TARGET_DIR=$(CURDIR)/target/fuzz-check cargo check --quiet) || exit; \
+	  (cd $$crate && CARGO_TARGET_DIR=$(CURDIR)/target/fuzz-check cargo check --locked --quiet) || exit; \
 	done
 
 .PHONY: deny
