@@ -296,7 +296,9 @@ async fn what_an_interrupted_backup_left_is_no_reason_to_wait() {
     let session = session.unwrap();
     session.put_file(&path("data/c"), attributes(), body(&noise(3, 6_000_000), 8192)).await.unwrap();
     session.abandon().await.unwrap();
-    assert!(plan_index(&bench, LockKind::Shared, false).await.unwrap().summary().added_packs.len() > 1);
+    let planned = plan_index(&bench, LockKind::Shared, false).await.unwrap();
+    assert!(planned.summary().added_packs.len() > 1);
+    planned.release().await.unwrap();
     std::fs::remove_file(lost).unwrap();
     let (plan, repaired) = repair_snapshots(&bench, SnapshotRepairOptions::default()).await;
     assert_eq!((plan.broken.len(), &repaired[0].removed), (1, &holed.id), "{plan:?}");
