@@ -3,7 +3,6 @@
 use crate::stock::*;
 use backstay_core::{RelativePath, Timestamp};
 use backstay_repo::*;
-use cap_std::fs::Dir;
 use proptest::prelude::*;
 use rustix::fs::{AtFlags, Timespec, Timestamps, utimensat};
 use std::collections::{BTreeMap, BTreeSet};
@@ -162,24 +161,19 @@ fn make(root: &Path, trees: &Trees) {
 /// Everything below `root`.
 fn look(root: &Path) -> Trees {
     let mut trees = Trees::new();
-    let mut ahead = vec![root.to_path_buf()];
-    while let Some(at) = ahead.pop() {
-        for entry in std::fs::read_dir(at).unwrap() {
-            let path = entry.unwrap().path();
-            let there = std::fs::symlink_metadata(&path).unwrap();
-            let mut mode = there.permissions().mode() & 0o7777;
-            let thing = if there.is_dir() {
-                ahead.push(path.clone());
-                Thing::Folder
-            } else if there.is_symlink() {
-                mode = 0;
-                Thing::Link(std::fs::read_link(&path).unwrap().into())
-            } else {
-                Thing::File(std::fs::read(&path).unwrap())
-            };
-            let nanoseconds = i128::from(there.mtime()) * 1_000_000_000 + i128::from(there.mtime_nsec());
-            trees.insert(path.strip_prefix(root).unwrap().to_owned(), (thing, mode, nanoseconds));
-        }
+    for entry in walk(root) {
+        let (path, there) = (entry.path(), entry.metadata().unwrap());
+        let mut mode = there.permissions().mode() & 0o7777;
+        let thing = if there.is_dir() {
+            Thing::Folder
+        } else if there.is_symlink() {
+            mode = 0;
+            Thing::Link(std::fs::read_link(path).unwrap().into())
+        } else {
+            Thing::File(std::fs::read(path).unwrap())
+        };
+        let nanoseconds = i128::from(there.mtime()) * 1_000_000_000 + i128::from(there.mtime_nsec());
+        trees.insert(path.strip_prefix(root).unwrap().to_owned(), (thing, mode, nanoseconds));
     }
     trees
 }
@@ -209,14 +203,6 @@ fn assert_same(got: &Trees, wanted: &Trees) {
     }
     let more: Vec<_> = got.keys().filter(|path| !wanted.contains_key(*path)).collect();
     assert!(more.is_empty(), "{more:?} should not be there");
-}
-
-fn open(folder: &Path) -> Dir {
-    Dir::open_ambient_dir(folder, cap_std::ambient_authority()).unwrap()
-}
-
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
 /// Every folder may be entered again, so that it can be removed.

@@ -43,7 +43,7 @@ struct Whole {
 }
 
 async fn copy(objects: &BTreeMap<String, Bytes>) -> Store {
-    let store = Store::from_object_store(Arc::new(object_store::memory::InMemory::new()), "memory");
+    let store = memory();
     for (key, bytes) in objects {
         store.put_new(key, bytes.clone()).await.unwrap();
     }
@@ -276,22 +276,13 @@ impl Whole {
 /// Everything below `folder` but folders.
 fn content(folder: &Path) -> Content {
     let mut found = Content::new();
-    let mut ahead = vec![folder.to_path_buf()];
-    while let Some(at) = ahead.pop() {
-        for entry in std::fs::read_dir(at).unwrap() {
-            let path = entry.unwrap().path();
-            let there = std::fs::symlink_metadata(&path).unwrap();
-            let bytes = if there.is_dir() {
-                ahead.push(path);
-                continue;
-            } else if there.is_symlink() {
-                std::fs::read_link(&path).unwrap().into_os_string().into_encoded_bytes()
-            } else {
-                std::fs::read(&path).unwrap()
-            };
-            let name = path.strip_prefix(folder).unwrap().to_str().unwrap().to_owned();
-            found.insert(name, (there.permissions().mode() & 0o7777, there.mtime(), bytes));
-        }
+    for entry in files_below(folder) {
+        let (path, there) = (entry.path(), entry.metadata().unwrap());
+        let bytes = match there.is_symlink() {
+            true => std::fs::read_link(path).unwrap().into_os_string().into_encoded_bytes(),
+            false => std::fs::read(path).unwrap(),
+        };
+        found.insert(name_below(folder, &entry), (there.permissions().mode() & 0o7777, there.mtime(), bytes));
     }
     found
 }

@@ -6,11 +6,6 @@ use backstay_repo::*;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-async fn in_memory() -> Repository {
-    let store = Store::from_object_store(Arc::new(object_store::memory::InMemory::new()), "memory");
-    Repository::init(store, &Password::new("x"), InitOptions { kdf: KdfCost::TRIVIAL }).await.unwrap()
-}
-
 /// One backup of the given files; `minute` tells its age.
 async fn back_up(repository: &Repository, minute: u64, files: &[(&str, &[u8])]) -> BackupId {
     let options = BackupOptions { pack_bytes: 1 << 20, ..BackupOptions::default() };

@@ -1,9 +1,9 @@
 //! The stores that need no server keep their promises. The others: `tests/tests/stores.rs`.
 
+use crate::stock::memory;
 use anyhow::Result;
 use backstay_conformance::{Removal, keeps_its_promises};
 use backstay_repo::{Store, StoreConfig};
-use std::sync::Arc;
 
 /// Nothing is limited by this, but everything is counted.
 const WIDE: &str = "100000000000";
@@ -26,6 +26,5 @@ async fn a_folder_on_a_disk_with_limits_keeps_its_promises() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn memory_keeps_its_promises() -> Result<()> {
-    let store = Store::from_object_store(Arc::new(object_store::memory::InMemory::new()), "memory");
-    keeps_its_promises(&store, Removal::Works).await
+    keeps_its_promises(&memory(), Removal::Works).await
 }

@@ -13,11 +13,6 @@ use std::sync::{Arc, Mutex};
 const CHUNK: u64 = 128 << 10;
 const PATH: &str = "data/base/5/16384";
 
-async fn in_memory() -> Repository {
-    let store = Store::from_object_store(Arc::new(object_store::memory::InMemory::new()), "memory");
-    Repository::init(store, &Password::new("x"), InitOptions { kdf: KdfCost::TRIVIAL }).await.unwrap()
-}
-
 async fn with_parent(repository: &Repository, content: &[u8]) -> BackupSession {
     let session = repository.backup(BackupOptions::default()).await.unwrap();
     let body = stream::iter([Ok(Bytes::copy_from_slice(content))]);

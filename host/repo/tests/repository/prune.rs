@@ -28,30 +28,10 @@ async fn assert_holds(bench: &Bench, backup: &BackupId, files: &[(&str, &[u64])]
     }
 }
 
-async fn prune(bench: &Bench, options: &PruneOptions) -> (PrunePlan, PruneReport) {
-    let lock = Arc::new(bench.repository.lock(LockKind::Exclusive).await.unwrap());
-    let plan = bench.repository.plan_prune(options, &|_| {}).await.unwrap();
-    let report = bench.repository.prune(&lock, plan.clone(), &|_| {}).await.unwrap();
-    lock.give_back().await.unwrap();
-    (plan, report)
-}
-
 /// Everything below the repository's folder, with its size.
 fn objects(bench: &Bench) -> BTreeMap<String, u64> {
-    let mut found = BTreeMap::new();
-    let mut ahead = vec![bench.folder()];
-    while let Some(folder) = ahead.pop() {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let entry = entry.unwrap();
-            if entry.file_type().unwrap().is_dir() {
-                ahead.push(entry.path());
-            } else {
-                let name = entry.path().strip_prefix(bench.folder()).unwrap().to_str().unwrap().to_owned();
-                found.insert(name, entry.metadata().unwrap().len());
-            }
-        }
-    }
-    found
+    let folder = bench.folder();
+    files_below(&folder).map(|file| (name_below(&folder, &file), file.metadata().unwrap().len())).collect()
 }
 
 fn data_bytes(bench: &Bench) -> u64 {
@@ -80,7 +60,7 @@ async fn what_a_forgotten_backup_alone_had_goes_and_the_rest_stays() {
     let foretold = bench.repository.bytes_freed_without(&going, &PruneOptions::default(), &|_| {}).await.unwrap();
     bench.repository.forget(std::slice::from_ref(&first), &[]).await.unwrap();
     let look = bench.repository.plan_prune(&PruneOptions::default(), &|_| {}).await.unwrap();
-    let (plan, report) = prune(&bench, &PruneOptions::default()).await;
+    let (plan, report) = prune(&bench.repository, &PruneOptions::default()).await;
     assert_eq!(plan.bytes_freed(), look.bytes_freed(), "the look and the plan are the same");
     assert_eq!(plan.bytes_freed(), foretold, "and what was told before it was forgotten");
     assert!(report.bytes_repacked > 0 && report.packs_removed > 0, "{report:?}");
@@ -120,12 +100,12 @@ async fn packs_that_hold_little_waste_are_left_until_it_adds_up() {
     let second = backup(&bench, &[("a", &kept)]).await;
     bench.repository.forget(&[first], &[]).await.unwrap();
     // Two of 64 chunks: 3 %. The forgotten backup's tree is copied out all the same: trees are small and read often.
-    let (plan, _) = prune(&bench, &PruneOptions::default()).await;
+    let (plan, _) = prune(&bench.repository, &PruneOptions::default()).await;
     let data = plan.repack.iter().filter(|repack| repack.bytes > 64 << 10).count();
     assert_eq!(data, 0, "{plan:?}");
     assert!(plan.unused_bytes_left > 2 * (64 << 10), "{plan:?}");
     let thorough = PruneOptions { unused_percent_max: 0.0, ..PruneOptions::default() };
-    let (plan, _) = prune(&bench, &thorough).await;
+    let (plan, _) = prune(&bench.repository, &thorough).await;
     assert_eq!(plan.unused_bytes_left, 0);
     assert!(!plan.repack.is_empty());
     assert_holds(&bench, &second, &[("a", &kept)]).await;
@@ -141,7 +121,7 @@ async fn what_is_copied_at_most_may_be_bounded() {
     let second = backup(&bench, &[("a", &kept)]).await;
     bench.repository.forget(&[first], &[]).await.unwrap();
     let bounded = PruneOptions { repack_bytes_max: 1 << 20, ..PruneOptions::default() };
-    let (plan, report) = prune(&bench, &bounded).await;
+    let (plan, report) = prune(&bench.repository, &bounded).await;
     assert!(report.bytes_repacked <= 1 << 20 && report.bytes_repacked > 0, "{report:?}");
     assert!(plan.unused_bytes_left > 0);
     assert_holds(&bench, &second, &[("a", &kept)]).await;
@@ -158,7 +138,7 @@ async fn many_small_packs_and_index_files_become_few() {
     let before = objects(&bench);
     let count = |all: &BTreeMap<String, u64>, start: &str| all.keys().filter(|name| name.starts_with(start)).count();
     assert_eq!((count(&before, "data/"), count(&before, "index/")), (40, 20));
-    prune(&bench, &PruneOptions::default()).await;
+    prune(&bench.repository, &PruneOptions::default()).await;
     let after = objects(&bench);
     assert!(count(&after, "data/") <= 3 && count(&after, "index/") <= 2, "{after:?}");
     for (id, number) in &backups {
@@ -178,7 +158,7 @@ async fn what_interrupted_writers_left_goes() {
     tokio::time::sleep(std::time::Duration::from_millis(300)).await;
     let left = bench.repository.check(CheckOptions::default(), |_| {}).await.unwrap().unreferenced_packs;
     assert!(left > 0, "the test needs packs that nobody refers to");
-    let (plan, _) = prune(&bench, &PruneOptions::default()).await;
+    let (plan, _) = prune(&bench.repository, &PruneOptions::default()).await;
     assert_eq!(plan.unreferenced.len() as u64, left);
     assert_holds(&bench, &kept, &[("a", &[1])]).await;
     assert_tight(&bench).await;
@@ -255,7 +235,7 @@ async fn stock_restic_and_we_prune_what_the_other_forgot() {
     let gone = backup(&bench, &[("a", &[4, 5, 6, 7])]).await;
     // Ours forgotten by restic, pruned by us; theirs forgotten by us, pruned by restic.
     bench.restic(&["forget", gone.as_str()]);
-    let (plan, _) = prune(&bench, &PruneOptions::default()).await;
+    let (plan, _) = prune(&bench.repository, &PruneOptions::default()).await;
     assert!(!plan.is_empty());
     assert_tight(&bench).await;
     let theirs = bench.repository.snapshots().await.unwrap().into_iter().find(|s| s.id != ours).unwrap();

@@ -1,25 +1,15 @@
 //! What was lost by accident, and what can be made of the rest. Stock restic is the judge.
 
 use crate::stock::*;
+use backstay_core::BackupId;
 use backstay_repo::*;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Every object below a folder with its bytes.
 fn objects(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    let mut ahead = vec![folder.to_owned()];
-    while let Some(folder) = ahead.pop() {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                ahead.push(path);
-            } else {
-                found.insert(path.clone(), std::fs::read(path).unwrap());
-            }
-        }
-    }
-    found
+    let files = files_below(folder).map(walkdir::DirEntry::into_path);
+    files.map(|file| (file.clone(), std::fs::read(file).unwrap())).collect()
 }
 
 fn below(bench: &Bench, folder: &str) -> Vec<PathBuf> {
@@ -39,6 +29,15 @@ async fn backup(bench: &Bench, files: &[(&str, u64, usize)]) -> Committed {
     }
     session.put_file(&path(".backstay/manifest.json"), attributes(), body(b"{}", 9)).await.unwrap();
     session.commit(meta()).await.unwrap()
+}
+
+/// These files of a backup are what was stored.
+async fn assert_holds(bench: &Bench, backup: &BackupId, files: &[(&str, u64, usize)]) {
+    let reader = bench.repository.open_snapshot(backup).await.unwrap();
+    for (name, seed, length) in files {
+        let read = reader.read_all(&path(name), 8 << 20).await.unwrap();
+        assert!(read == noise(*seed, *length), "{name} is not what was stored");
+    }
 }
 
 fn overwrite(file: &Path, change: impl FnOnce(&mut Vec<u8>)) {
@@ -99,8 +98,7 @@ async fn an_index_that_is_gone_is_read_back_from_the_packs() {
     let plan = repair_index(&bench).await;
     assert!(plan.added_packs.len() >= 3 && plan.lost_blobs == 0 && plan.broken.is_empty(), "{plan:?}");
     bench.assert_sound().await;
-    let reader = bench.repository.open_snapshot(&made.id).await.unwrap();
-    assert_eq!(reader.read_all(&path("data/a"), 4 << 20).await.unwrap(), noise(1, 3_000_000));
+    assert_holds(&bench, &made.id, &[("data/a", 1, 3_000_000)]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -333,8 +331,7 @@ async fn a_chunk_that_lies_in_two_packs_is_lost_with_both_only() {
         assert!(plan.lost_blobs == 0 && plan.broken.is_empty(), "{plan:?}");
         bench.assert_sound().await;
         for made in made {
-            let reader = bench.repository.open_snapshot(&made.id).await.unwrap();
-            assert_eq!(reader.read_all(&path("data/a"), 4 << 20).await.unwrap(), noise(1, 900_000));
+            assert_holds(&bench, &made.id, &[("data/a", 1, 900_000)]).await;
         }
     }
 }
@@ -358,8 +355,7 @@ async fn a_pack_whose_header_is_rotten_is_written_anew() {
         assert!(plan.rotten_packs[0].lost_blobs == 0 && plan.rotten_packs[0].whole_blobs > 1, "{plan:?}");
         assert!(!pack.exists() && plan.broken.is_empty(), "{plan:?}");
         bench.assert_sound().await;
-        let reader = bench.repository.open_snapshot(&made.id).await.unwrap();
-        assert_eq!(reader.read_all(&path("data/a"), 4 << 20).await.unwrap(), noise(1, 900_000));
+        assert_holds(&bench, &made.id, &[("data/a", 1, 900_000)]).await;
     }
 }
 
@@ -397,8 +393,7 @@ async fn a_pack_of_another_length_keeps_what_opens() {
         let again = backup(&bench, &files).await;
         bench.assert_sound().await;
         for made in [made, again] {
-            let reader = bench.repository.open_snapshot(&made.id).await.unwrap();
-            assert_eq!(reader.read_all(&path("data/a"), 4 << 20).await.unwrap(), noise(1, 900_000));
+            assert_holds(&bench, &made.id, &[("data/a", 1, 900_000)]).await;
         }
     }
 }
@@ -436,8 +431,7 @@ async fn an_index_entry_that_is_wrong_destroys_no_pack() {
     let plan = repair_index(&bench).await;
     assert_eq!((plan.corrected_packs.len(), plan.broken.len(), wrong.exists()), (1, 0, false), "{plan:?}");
     bench.assert_sound().await;
-    let reader = bench.repository.open_snapshot(&made.id).await.unwrap();
-    assert_eq!(reader.read_all(&path("data/a"), 4 << 20).await.unwrap(), noise(1, 900_000));
+    assert_holds(&bench, &made.id, &[("data/a", 1, 900_000)]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -472,8 +466,7 @@ async fn what_rots_and_was_copied_is_not_put_back_by_its_header() {
     assert_eq!((plan.added_packs.len(), plan.rotten_packs.len(), plan.lost_blobs), (0, 1, 1), "{plan:?}");
     let again = backup(&bench, &files).await;
     bench.assert_sound().await;
-    let reader = bench.repository.open_snapshot(&again.id).await.unwrap();
-    assert_eq!(reader.read_all(&path("data/a"), 4 << 20).await.unwrap(), noise(1, 900_000));
+    assert_holds(&bench, &again.id, &[("data/a", 1, 900_000)]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -534,9 +527,7 @@ async fn rot_is_taken_out_and_the_next_backup_heals_all_that_need_it() {
     let second = backup(&bench, &files).await;
     bench.assert_sound().await;
     for made in [first, second] {
-        let reader = bench.repository.open_snapshot(&made.id).await.unwrap();
-        assert_eq!(reader.read_all(&path("data/a"), 4 << 20).await.unwrap(), noise(1, 3_000_000));
-        assert_eq!(reader.read_all(&path("data/b"), 4 << 20).await.unwrap(), noise(2, 2_000_000));
+        assert_holds(&bench, &made.id, &[("data/a", 1, 3_000_000), ("data/b", 2, 2_000_000)]).await;
     }
 }
 
@@ -554,7 +545,6 @@ async fn a_tree_in_a_rotten_pack_keeps_its_kind() {
     backup(&bench, &[("data/a", 1, 300_000)]).await;
     bench.assert_sound().await;
     for id in [made.id, second.id, again.id] {
-        let reader = bench.repository.open_snapshot(&id).await.unwrap();
-        assert_eq!(reader.read_all(&path("data/a"), 1 << 20).await.unwrap(), noise(1, 300_000));
+        assert_holds(&bench, &id, &[("data/a", 1, 300_000)]).await;
     }
 }

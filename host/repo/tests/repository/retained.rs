@@ -120,13 +120,8 @@ impl Kept {
     }
 
     async fn prune(&self) -> (PrunePlan, PruneReport) {
-        let lock = Arc::new(self.repository.lock(LockKind::Exclusive).await.unwrap());
         // Nothing unused is left: every pack that holds some is copied.
-        let options = PruneOptions { unused_percent_max: 0.0, ..PruneOptions::default() };
-        let plan = self.repository.plan_prune(&options, &|_| {}).await.unwrap();
-        let report = self.repository.prune(&lock, plan.clone(), &|_| {}).await.unwrap();
-        lock.give_back().await.unwrap();
-        (plan, report)
+        prune(&self.repository, &PruneOptions { unused_percent_max: 0.0, ..PruneOptions::default() }).await
     }
 
     /// Everything a backup needs is there, as stock restic sees it.

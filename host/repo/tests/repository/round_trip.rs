@@ -63,40 +63,14 @@ fn content(seed: u64, length: usize) -> Vec<u8> {
     if seed == 0 { vec![0; length] } else { noise(seed, length) }
 }
 
-fn memory() -> Store {
-    Store::from_object_store(Arc::new(object_store::memory::InMemory::new()), "memory")
-}
-
-async fn in_memory() -> Repository {
-    Repository::init(memory(), &Password::new("x"), InitOptions { kdf: KdfCost::TRIVIAL }).await.unwrap()
-}
-
-/// Every file below `folder`: path, content, mode, time.
+/// Every file below `folder`: path, content, mode.
 fn contents(folder: &Path) -> BTreeMap<String, (Vec<u8>, u32)> {
     use std::os::unix::fs::PermissionsExt;
-    let mut found = BTreeMap::new();
-    let mut ahead = vec![folder.to_path_buf()];
-    while let Some(at) = ahead.pop() {
-        for entry in std::fs::read_dir(at).unwrap() {
-            let entry = entry.unwrap();
-            if entry.file_type().unwrap().is_dir() {
-                ahead.push(entry.path());
-            } else {
-                let name = entry.path().strip_prefix(folder).unwrap().to_str().unwrap().to_owned();
-                let mode = entry.metadata().unwrap().permissions().mode() & 0o7777;
-                found.insert(name, (std::fs::read(entry.path()).unwrap(), mode));
-            }
-        }
-    }
-    found
-}
-
-fn open(folder: &Path) -> cap_std::fs::Dir {
-    cap_std::fs::Dir::open_ambient_dir(folder, cap_std::ambient_authority()).unwrap()
-}
-
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+    let content = |file: walkdir::DirEntry| {
+        let mode = file.metadata().unwrap().permissions().mode() & 0o7777;
+        (name_below(folder, &file), (std::fs::read(file.path()).unwrap(), mode))
+    };
+    files_below(folder).map(content).collect()
 }
 
 proptest! {

@@ -1,10 +1,12 @@
-//! Stock `restic`, and backups to show it.
+//! Stock `restic`, repositories and backups to show it, and what a folder holds.
 
 use backstay_core::{RelativePath, Timestamp};
 use backstay_repo::*;
 use bytes::Bytes;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::Arc;
+use walkdir::{DirEntry, WalkDir};
 
 pub(crate) const PASSWORD: &str = "correct horse";
 
@@ -66,8 +68,8 @@ impl Bench {
     pub(crate) fn target(&self, name: &str) -> (PathBuf, cap_std::fs::Dir) {
         let folder = self.root.path().join(name);
         std::fs::create_dir_all(&folder).unwrap();
-        let open = cap_std::fs::Dir::open_ambient_dir(&folder, cap_std::ambient_authority());
-        (folder, open.unwrap())
+        let open = open(&folder);
+        (folder, open)
     }
 
     /// Runs stock restic on it.
@@ -89,6 +91,48 @@ impl Bench {
 
 pub(crate) fn store(folder: &Path) -> Store {
     Store::connect(&StoreConfig::new(format!("file://{}", folder.display()))).unwrap()
+}
+
+/// A store that is gone with the test.
+pub(crate) fn memory() -> Store {
+    Store::from_object_store(Arc::new(object_store::memory::InMemory::new()), "memory")
+}
+
+pub(crate) async fn in_memory() -> Repository {
+    Repository::init(memory(), &Password::new("x"), InitOptions { kdf: KdfCost::TRIVIAL }).await.unwrap()
+}
+
+/// Plans under the exclusive lock, and does it.
+pub(crate) async fn prune(repository: &Repository, options: &PruneOptions) -> (PrunePlan, PruneReport) {
+    let lock = Arc::new(repository.lock(LockKind::Exclusive).await.unwrap());
+    let plan = repository.plan_prune(options, &|_| {}).await.unwrap();
+    let report = repository.prune(&lock, plan.clone(), &|_| {}).await.unwrap();
+    lock.give_back().await.unwrap();
+    (plan, report)
+}
+
+/// Everything below `root`, the folders too. Links are not followed.
+pub(crate) fn walk(root: &Path) -> impl Iterator<Item = DirEntry> {
+    WalkDir::new(root).min_depth(1).into_iter().map(Result::unwrap)
+}
+
+/// The same without the folders.
+pub(crate) fn files_below(root: &Path) -> impl Iterator<Item = DirEntry> {
+    walk(root).filter(|entry| !entry.file_type().is_dir())
+}
+
+/// Its path, seen from `root`.
+pub(crate) fn name_below(root: &Path, entry: &DirEntry) -> String {
+    entry.path().strip_prefix(root).unwrap().to_str().unwrap().to_owned()
+}
+
+pub(crate) fn open(folder: &Path) -> cap_std::fs::Dir {
+    cap_std::fs::Dir::open_ambient_dir(folder, cap_std::ambient_authority()).unwrap()
+}
+
+/// For properties, which are no async functions.
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
 pub(crate) fn restic(folder: &Path, arguments: &[&str]) -> Output {
